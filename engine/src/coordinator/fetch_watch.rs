@@ -16,7 +16,7 @@ use crate::partition::PartitionProgress;
 
 /// Time between two checks of a partition. The end of its log is read only if no record was delivered in between.
 const CHECK_INTERVAL: Duration = Duration::from_secs(20);
-/// Consecutive checks, a minute, that find the log's end ahead of the same position, before the fetch counts as stalled.
+/// Checks, a minute, that find the log's end ahead of the same position, before the fetch counts as stalled.
 const STALLED_CHECKS: u32 = 3;
 /// The first checks of partitions that are claimed together are spread over the interval, in so many groups.
 const FIRST_CHECK_GROUPS: u32 = 64;
@@ -45,10 +45,10 @@ impl Fetch<'_> {
                 metrics.set_fetch_stalled(false);
                 continue;
             }
-            // Without the end of the log nothing is known: its leader may be away.
             let Ok(log) = bounds.bounds(partition).await else {
-                deliveries = Deliveries::new(progress.delivered());
-                metrics.set_fetch_stalled(false);
+                if deliveries.is_unknown() {
+                    metrics.set_fetch_stalled(false);
+                }
                 continue;
             };
             progress.set_high(log.high);
@@ -75,13 +75,15 @@ fn first_delay(partition: PartitionId) -> Duration {
 /// What consecutive checks of a partition have found. Pure.
 struct Deliveries {
     position: Position,
-    /// Consecutive checks that found the log's end ahead of this position.
+    /// Checks that found the log's end ahead of this position.
     checks_behind: u32,
+    /// Consecutive checks that could not read the log's end.
+    failed_checks: u32,
 }
 
 impl Deliveries {
     fn new(position: Position) -> Self {
-        Self { position, checks_behind: 0 }
+        Self { position, checks_behind: 0, failed_checks: 0 }
     }
 
     /// Notes the delivered position. Returns whether it has moved, or waits for the owner.
@@ -93,8 +95,18 @@ impl Deliveries {
         is_progressing
     }
 
+    /// Notes that the log's end could not be read. Returns whether nothing is known any more: the leader is away.
+    fn is_unknown(&mut self) -> bool {
+        self.failed_checks = self.failed_checks.saturating_add(1);
+        if self.failed_checks >= STALLED_CHECKS {
+            self.checks_behind = 0;
+        }
+        self.failed_checks >= STALLED_CHECKS
+    }
+
     /// Whether the records before the log's end have not been delivered for too long.
     fn is_stalled(&mut self, position: Position, end: Position) -> bool {
+        self.failed_checks = 0;
         if position != self.position || position >= end {
             *self = Self::new(position);
         } else {
@@ -215,6 +227,19 @@ mod tests {
         };
         tokio::join!(watched.watch_for(&queue, 150), outage);
         assert_eq!(watched.shown().1, Some(0));
+    }
+
+    #[test]
+    fn a_failed_check_neither_raises_nor_clears_a_stall() {
+        let (end, mut deliveries) = (Position(9), Deliveries::new(Position(1)));
+        for stalled in [false, false, true, true] {
+            assert!(!deliveries.is_unknown());
+            assert!(!deliveries.is_progressing(Position(1), true));
+            assert_eq!(deliveries.is_stalled(Position(1), end), stalled);
+        }
+        let unknown = [(); 3].map(|()| deliveries.is_unknown());
+        assert_eq!(unknown, [false, false, true]);
+        assert!(!deliveries.is_stalled(Position(1), end), "the minute begins anew");
     }
 
     #[test]
