@@ -151,7 +151,7 @@ impl Processor {
         let cache_term = watch_cache_term(
             Arc::clone(&deps.cache),
             budgets,
-            registry.clone(),
+            Arc::clone(&deps.store),
             generation_metrics.clone(),
             stop.clone(),
         );

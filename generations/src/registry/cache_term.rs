@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use schemas::{BudgetId, GenerationRegistry, Term};
+use schemas::{BudgetId, Term};
 use storage::cache::Cache;
-use tokio::sync::watch;
+use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::GenerationMetrics;
@@ -16,14 +16,17 @@ use crate::metrics::GenerationMetrics;
 /// Bounds the size of a response.
 const BUDGETS_A_READ: usize = 16;
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
-/// Polls in a row that find a later term, before it is reported: this process may not have read a switch yet.
+/// Polls in a row that find a later term, before it is reported: a switch may lie between the two reads, or the store may
+/// return an earlier revision for a moment.
 const REPORTED_AFTER_POLLS: u32 = 2;
 
 /// Compares the term of cached totals of `budgets` with the registry's until `stop` is cancelled.
+///
+/// While the store cannot be read, nothing is known: another process may have switched the generation.
 pub async fn watch_cache_term(
     cache: Arc<dyn Cache>,
     budgets: impl Fn() -> Vec<BudgetId> + Send,
-    registry: watch::Receiver<GenerationRegistry>,
+    store: Arc<dyn Store>,
     metrics: GenerationMetrics,
     stop: CancellationToken,
 ) {
@@ -32,7 +35,8 @@ pub async fn watch_cache_term(
     let mut polls_on_later_term = 0_u32;
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let cached = cached_term(cache.as_ref(), &budgets()).await;
-        let term = registry.borrow().term();
+        let Ok(Some(registry)) = store.registry().await else { continue };
+        let term = registry.term();
         let later = cached.filter(|cached| cached.number > term.number);
         polls_on_later_term = later.map_or(0, |_| polls_on_later_term.saturating_add(1));
         metrics.set_cache_on_later_term(polls_on_later_term >= REPORTED_AFTER_POLLS);
@@ -69,8 +73,13 @@ fn report(cached: Term, registry: Term) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use runtime::metrics::Metrics;
-    use schemas::{BudgetTotals, Generation, LogRef, PartitionCount, PartitionId, PartitionTotals};
+    use schemas::{
+        BudgetTotals, Generation, GenerationRegistry, LogRef, PartitionCount, PartitionId,
+        PartitionTotals,
+    };
     use storage::cache::memory::MemoryCache;
+    use storage::store::Generations;
+    use storage::store::memory::MemoryStore;
     use tokio::time::sleep;
 
     use super::*;
@@ -79,14 +88,14 @@ mod tests {
     async fn totals_of_a_later_term_are_reported_unless_the_registry_follows() {
         let (one, budget) = (PartitionCount::new(1).unwrap(), BudgetId::parse("taxes").unwrap());
         let first = GenerationRegistry::first(LogRef::first("submissions", one));
-        let (updates, registry) = watch::channel(first.clone());
+        let store = Arc::new(MemoryStore::default());
         let (cache, metrics) = (Arc::new(MemoryCache::new()), Metrics::new("test"));
         let stop = CancellationToken::new();
         let known = budget.clone();
         tokio::spawn(watch_cache_term(
             Arc::clone(&cache) as _,
             move || vec![BudgetId::parse("empty").unwrap(), known.clone()],
-            registry,
+            Arc::clone(&store) as _,
             GenerationMetrics::new(&metrics).unwrap(),
             stop.clone(),
         ));
@@ -101,14 +110,19 @@ mod tests {
             let part = PartitionTotals { partition: PartitionId(0), term, totals };
             cache.publish(&budget, one, &[part]).await.unwrap();
         };
+        let write = async |term| {
+            let registry = GenerationRegistry { term, revision: term.into(), ..first.clone() };
+            store.change_registry(&registry).await.unwrap();
+        };
         assert!(!is_reported(100).await, "nothing is cached");
         publish(1).await;
         assert!(!is_reported(100).await);
         publish(2).await;
+        assert!(!is_reported(100).await, "the store has no registry");
+        write(1).await;
         assert!(!is_reported(29).await, "the registry may follow");
         assert!(is_reported(60).await);
-        // What was a switch that this process had not read.
-        updates.send_modify(|registry| registry.term = 2);
+        write(2).await;
         assert!(!is_reported(31).await);
         stop.cancel();
     }
