@@ -333,6 +333,8 @@ fn probe(producer: &Weak<IdempotentProducer>, number: u64) {
                 if producer.has_recovered() || !producer.change_probe(NO_PROBE, number) {
                     return;
                 }
+                // The thread that replaces clients may have found no probe meanwhile, and ended.
+                producer.start_replacing();
             }
             Err(error) => {
                 // The probe may have reached the one slow broker: only records show that Kafka does not respond at all.
