@@ -1,11 +1,14 @@
 //! One unresponsive partition among others, on librdkafka's mock cluster.
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use schemas::PartitionCount;
 use tokio::task::JoinHandle;
 
+use super::recovery::{NO_PROBE, PROBE_TIMEOUT};
 use super::*;
 
 const TOPIC: &str = "submissions";
