@@ -13,7 +13,7 @@ use super::embedded_files::LOG_FILE;
 use super::{LogKind, StorageConfig};
 use crate::control::{ActiveLog, Catalog, ControlTopic, record_secret};
 use crate::log::LogReaderOpener;
-use crate::log::kafka::topics::later_logs;
+use crate::log::kafka::cluster::later_logs;
 use crate::log::sqlite::has_records;
 use crate::open_error::OpenError;
 use crate::secret::SecretError;

@@ -10,7 +10,7 @@ use crate::config::embedded_files::{LOG_FILE, STORE_FILE};
 use crate::config::{LogKind, StorageConfig, StoreKind};
 use crate::control::{ActiveLog, ControlTopic, wait_until_loaded};
 use crate::log::archive::{ArchivedReader, archive_dir_for};
-use crate::log::kafka::topics::{brokers_without_replicas, refused_settings_of};
+use crate::log::kafka::cluster::{brokers_without_replicas, refused_settings_of};
 use crate::log::kafka::{
     KafkaDeadLetterWriter, KafkaLogWriter, KafkaReader, KafkaSource, KafkaTail, TopicError,
     TopicMigrator,

@@ -10,10 +10,11 @@ use tokio::sync::watch;
 
 use super::KafkaConfig;
 use super::bounds::KafkaBounds;
+use super::cluster::log_identity;
 use super::consumer::{create_consumer, is_out_of_range};
 use super::keep_awake::keep_awake;
 use super::topic_error::TopicError;
-use super::topics::{check_topic, log_identity};
+use super::topics::check_topic;
 use crate::log::contiguous_batcher::{ContiguousBatcher, spawn_record_stream};
 use crate::log::{
     BoundsReader, LogBounds, LogIdentity, LogReader, ReadError, Record, RecordStream,

@@ -18,12 +18,13 @@ use tokio_util::sync::CancellationToken;
 use buffers::Buffers;
 
 use super::bounds::KafkaBounds;
+use super::cluster::log_identity;
 use super::connection_watch::ConnectionWatch;
 use super::consumer::statistics_interval_ms;
 use super::keep_awake::keep_awake;
 use super::rebalance::{MemberPartitions, RebalanceContext};
 use super::topic_error::TopicError;
-use super::topics::{ensure_topics, log_identity};
+use super::topics::ensure_topics;
 use super::{KafkaConfig, Rebootstrap};
 use crate::log::{
     LogIdentity, LogSource, PartitionHandler, Record, Revocation, SourceError, StartPosition,
