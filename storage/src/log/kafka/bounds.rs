@@ -1,6 +1,6 @@
 //! Reads the bounds of a topic's partitions, each with a request of its own to that partition's leader.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -19,20 +19,8 @@ use crate::log::{BoundsReader, LogBounds, ReadError};
 const BOUNDS_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request that takes longer hangs: the machine's clock, by which librdkafka waits, went back.
 const HUNG_AFTER: Duration = Duration::from_secs(12);
-/// Requests of one client at the same time. Each blocks a thread, and the process has 512 of these.
-const MAX_REQUESTS: usize = 128;
-
-struct Client {
-    consumer: BaseConsumer,
-    requests: Arc<Semaphore>,
-}
-
-impl Client {
-    fn create(config: &KafkaConfig, log: &LogRef) -> Result<Self, KafkaError> {
-        let requests = Arc::new(Semaphore::new(MAX_REQUESTS));
-        Ok(Self { consumer: create_consumer(config, log)?, requests })
-    }
-}
+/// Requests at the same time. Each blocks a thread for up to [`BOUNDS_TIMEOUT`], and the process has 512 of these.
+const MAX_REQUESTS: usize = 256;
 
 /// Reads the bounds of a topic's partitions.
 #[derive(Clone)]
@@ -43,6 +31,33 @@ pub(super) struct KafkaBounds {
     /// loss of all brokers.
     client: Arc<ArcSwap<Client>>,
     replaced_at: Arc<Mutex<Instant>>,
+    requests: Arc<Semaphore>,
+}
+
+/// A client that is dropped on a thread of its own: a drop waits for the client's threads, for as long as the machine's
+/// clock went back.
+struct Client(Option<BaseConsumer>);
+
+impl Client {
+    fn create(config: &KafkaConfig, log: &LogRef) -> Result<Self, KafkaError> {
+        Ok(Self(Some(create_consumer(config, log)?)))
+    }
+
+    /// Blocks until the partition's leader has answered.
+    fn fetch_watermarks(&self, topic: &str, partition: u32) -> Result<(i64, i64), KafkaError> {
+        let consumer = self.0.as_ref().ok_or(KafkaError::Canceled)?;
+        consumer.fetch_watermarks(topic, partition as i32, BOUNDS_TIMEOUT)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let consumer = self.0.take();
+        let thread = std::thread::Builder::new().name("kafka-drop".into());
+        if let Err(error) = thread.spawn(move || drop(consumer)) {
+            tracing::warn!(%error, "failed to spawn the thread that drops a kafka client");
+        }
+    }
 }
 
 impl KafkaBounds {
@@ -50,20 +65,13 @@ impl KafkaBounds {
     pub fn start(config: &KafkaConfig, log: &LogRef) -> Result<Self, KafkaError> {
         let client = Arc::new(ArcSwap::from_pointee(Client::create(config, log)?));
         let replaced_at = Arc::new(Mutex::new(Instant::now()));
-        Ok(Self { config: config.clone(), log: log.clone(), client, replaced_at })
+        let requests = Arc::new(Semaphore::new(MAX_REQUESTS));
+        Ok(Self { config: config.clone(), log: log.clone(), client, replaced_at, requests })
     }
 
     /// Blocks until the partition's leader has answered.
-    fn fetch(
-        &self,
-        client: &Weak<Client>,
-        partition: PartitionId,
-    ) -> Result<LogBounds, KafkaError> {
-        let Some(used) = client.upgrade() else {
-            return Err(KafkaError::Canceled);
-        };
-        let number = partition.0 as i32;
-        let watermarks = used.consumer.fetch_watermarks(&self.log.topic, number, BOUNDS_TIMEOUT);
+    fn fetch(&self, client: &Arc<Client>, partition: PartitionId) -> Result<LogBounds, KafkaError> {
+        let watermarks = client.fetch_watermarks(&self.log.topic, partition.0);
         if watermarks.is_err() {
             self.replace(client)?;
         }
@@ -71,20 +79,13 @@ impl KafkaBounds {
         Ok(LogBounds { low: Position(low.max(0) as u64), high: Position(high.max(0) as u64) })
     }
 
-    /// Replaces a client that has failed, unless it was replaced already or another one was just now. Blocks: the drop of
-    /// a client waits for its threads.
-    fn replace(&self, failed: &Weak<Client>) -> Result<(), KafkaError> {
+    /// Replaces a client that has failed, unless it was replaced already or another one was just now.
+    fn replace(&self, failed: &Arc<Client>) -> Result<(), KafkaError> {
         let mut replaced_at = self.replaced_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_current = Arc::as_ptr(&self.client.load()) == failed.as_ptr();
-        let former = if is_current && replaced_at.elapsed() >= BOUNDS_TIMEOUT {
-            let former = self.client.swap(Arc::new(Client::create(&self.config, &self.log)?));
+        if Arc::ptr_eq(failed, &self.client.load()) && replaced_at.elapsed() >= BOUNDS_TIMEOUT {
+            self.client.store(Arc::new(Client::create(&self.config, &self.log)?));
             *replaced_at = Instant::now();
-            Some(former)
-        } else {
-            None
-        };
-        drop(replaced_at);
-        drop(former);
+        }
         Ok(())
     }
 }
@@ -92,27 +93,16 @@ impl KafkaBounds {
 #[async_trait]
 impl BoundsReader for KafkaBounds {
     async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
-        // Not a reference to the client: whoever drops the last one waits for its threads.
-        let (client, requests) = {
-            let client = self.client.load();
-            (Arc::downgrade(&client), Arc::clone(&client.requests))
-        };
-        let permit = timeout(BOUNDS_TIMEOUT, requests.acquire_owned())
+        // Held until the answer or until the request is given up, whatever its thread does then.
+        let _permit = timeout(HUNG_AFTER, self.requests.acquire())
             .await
-            .map_err(|_| ReadError::unavailable("too many requests wait for their leaders"))?
+            .map_err(|_| ReadError::unavailable("too many requests wait for leaders"))?
             .map_err(ReadError::unavailable)?;
-        let (this, used) = (self.clone(), Weak::clone(&client));
-        let fetched = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            this.fetch(&used, partition)
-        });
+        let (this, client) = (self.clone(), self.client.load_full());
+        let used = Arc::clone(&client);
+        let fetched = tokio::task::spawn_blocking(move || this.fetch(&used, partition));
         let Ok(fetched) = timeout(HUNG_AFTER, fetched).await else {
-            let this = self.clone();
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = this.replace(&client) {
-                    tracing::warn!(%error, "failed to replace a kafka client that has stopped");
-                }
-            });
+            self.replace(&client).map_err(ReadError::unavailable)?;
             return Err(ReadError::unavailable("the kafka client has stopped"));
         };
         fetched.map_err(ReadError::unavailable)?.map_err(ReadError::unavailable)
