@@ -35,29 +35,31 @@ pub(super) async fn with_admin<T: Send + 'static>(
     config: &KafkaConfig,
     requests: impl AsyncFnOnce(&Admin) -> T + Send + 'static,
 ) -> Result<T, TopicError> {
-    with_admin_for(HUNG_AFTER, config, requests).await
+    run(&THREADS, HUNG_AFTER, config, requests).await
 }
 
-async fn with_admin_for<T: Send + 'static>(
-    limit: Duration,
+async fn run<T: Send + 'static>(
+    threads: &'static Semaphore,
+    hung_after: Duration,
     config: &KafkaConfig,
     requests: impl AsyncFnOnce(&Admin) -> T + Send + 'static,
 ) -> Result<T, TopicError> {
     let run = async {
-        let permit = THREADS.acquire().await.map_err(|closed| closed.to_string())?;
+        let permit = threads.acquire().await.map_err(|closed| closed.to_string())?;
         let admin: Admin = config.client().create().map_err(|error| error.to_string())?;
         let (sender, output) = oneshot::channel();
         let runtime = Handle::current();
         let run = move || {
-            let _permit = permit;
-            // Nobody may wait any more.
+            // The client is dropped before the permit.
+            let (_permit, admin) = (permit, admin);
+            // The caller may have timed out.
             let _ = sender.send(runtime.block_on(requests(&admin)));
         };
         let thread = std::thread::Builder::new().name("kafka-admin".into());
         thread.spawn(run).map_err(|error| error.to_string())?;
         output.await.map_err(|_| "the thread of the requests has ended".to_owned())
     };
-    let output = timeout(limit, run).await;
+    let output = timeout(hung_after, run).await;
     output
         .unwrap_or_else(|_| Err("the kafka client has stopped".into()))
         .map_err(|reason| TopicError::unavailable(config, reason))
@@ -71,9 +73,11 @@ pub(super) fn admin_options() -> AdminOptions {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::future::pending;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use schemas::PartitionCount;
+    use tokio::sync::Notify;
 
     use super::*;
 
@@ -92,16 +96,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn requests_that_hang_are_given_up_and_hold_up_no_others() {
+    async fn requests_that_hang_are_given_up_and_bounded_in_number() {
+        static THREADS: Semaphore = Semaphore::const_new(2);
         let config = config();
-        for _ in 1..MAX_THREADS {
-            let hang = async |_: &Admin| pending::<()>().await;
-            let hung = with_admin_for(Duration::from_millis(1), &config, hang).await;
-            assert!(matches!(hung, Err(TopicError::Unavailable { .. })));
+        let (end, hung) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+        let hang = || {
+            let (end, hung) = (Arc::clone(&end), Arc::clone(&hung));
+            async move |_: &Admin| {
+                hung.fetch_add(1, Ordering::SeqCst);
+                end.notified().await;
+            }
+        };
+        while hung.load(Ordering::SeqCst) < 2 {
+            let given_up = run(&THREADS, Duration::from_millis(100), &config, hang()).await;
+            assert!(matches!(given_up, Err(TopicError::Unavailable { .. })));
         }
-        assert_eq!(with_admin(&config, async |_| 1).await, Ok(1));
-        let panicked = with_admin(&config, async |_| panic!("a broken answer")).await;
-        assert!(matches!(panicked, Err::<(), _>(TopicError::Unavailable { .. })));
-        assert_eq!(with_admin(&config, async |_| 2).await, Ok(2));
+        let refused = run(&THREADS, Duration::from_millis(100), &config, async |_| ()).await;
+        assert!(matches!(refused, Err(TopicError::Unavailable { .. })), "two requests hang");
+        end.notify_one();
+        let panic = async |_: &Admin| -> () { panic!("a broken answer") };
+        let panicked = run(&THREADS, HUNG_AFTER, &config, panic).await;
+        assert!(matches!(panicked, Err(TopicError::Unavailable { .. })));
+        assert_eq!(run(&THREADS, HUNG_AFTER, &config, async |_| 1).await, Ok(1));
+        end.notify_one();
     }
 }

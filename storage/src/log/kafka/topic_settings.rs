@@ -30,7 +30,8 @@ pub(super) async fn check_settings(
             Some(refused) if Instant::now() > deadline => return Err(refused),
             Some(_) => {}
         }
-        tokio::time::sleep(METADATA_POLL_INTERVAL).await;
+        // These requests have a thread of their own, which outlives the runtime and its timers.
+        std::thread::sleep(METADATA_POLL_INTERVAL);
     }
 }
 
