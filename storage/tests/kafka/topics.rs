@@ -18,6 +18,15 @@ async fn a_topic_with_another_partition_count_is_rejected_with_both_counts() {
     assert_eq!(refused, Some(TopicError::Partitions { topic: six.topic, found: 6, expected: 12 }));
 }
 
+#[tokio::test]
+async fn a_control_topic_with_several_partitions_is_refused_without_advice_to_repartition() {
+    let (other, config) = (config(3), config(1));
+    open(&other).await.unwrap();
+    let refused = open(&KafkaConfig { definitions_topic: other.topic.clone(), ..config }).await;
+    let topic = other.topic;
+    assert_eq!(refused.err(), Some(TopicError::AuxiliaryPartitions { topic, found: 3 }));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_acknowledges_with_fewer_replicas_than_configured_is_refused() {
     let one_replica = config(1);

@@ -40,6 +40,17 @@ pub enum TopicError {
         /// The expected partition count.
         expected: u32,
     },
+    /// The control topic or the topic of dead letters has several partitions: its records would have no order.
+    #[error(
+        "topic `{topic}` has {found} partitions and must have one: restore it, or name another topic by \
+         `kafka.definitions_topic` (control records) or `kafka.topic` (submissions and their dead letters)"
+    )]
+    AuxiliaryPartitions {
+        /// The topic.
+        topic: String,
+        /// The topic's partition count.
+        found: usize,
+    },
     /// An acknowledged record could be lost with fewer than half of its replicas.
     #[error(
         "topic `{topic}` has min.insync.replicas={found}, but with kafka.replication_factor={replication_factor} it must \
@@ -80,7 +91,8 @@ impl TopicError {
             Self::SmallRecords { topic, .. } => Some((topic, MAX_MESSAGE_BYTES)),
             Self::Unavailable { .. }
             | Self::UnreadableSettings { .. }
-            | Self::Partitions { .. } => None,
+            | Self::Partitions { .. }
+            | Self::AuxiliaryPartitions { .. } => None,
         }
     }
 
@@ -105,6 +117,7 @@ impl From<TopicError> for OpenError {
                 Self::Unavailable { backend, reason }
             }
             TopicError::Partitions { .. }
+            | TopicError::AuxiliaryPartitions { .. }
             | TopicError::Durability { .. }
             | TopicError::SmallRecords { .. } => Self::Invalid { backend, reason },
         }

@@ -31,7 +31,12 @@ pub(crate) async fn ensure_auxiliary_topics(config: &KafkaConfig) -> Result<(), 
             cleanup_policy: "compact",
         },
     ];
-    ensure(config, wanted.into()).await
+    ensure(config, wanted.into()).await.map_err(|error| match error {
+        TopicError::Partitions { topic, found, .. } => {
+            TopicError::AuxiliaryPartitions { topic, found }
+        }
+        other => other,
+    })
 }
 
 /// Ensures the auxiliary topics, and creates the deployment's first log if it is missing. A later log is only checked:
