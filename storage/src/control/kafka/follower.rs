@@ -165,6 +165,11 @@ impl AppliedRecords {
         self.next = self.next.max(offset.saturating_add(1));
         is_first
     }
+
+    /// Whether a topic that ends behind this record, if any, is another one than was read before, or has lost its end.
+    fn exceed(&self, last: Option<i64>) -> bool {
+        last.map_or(0, |offset| offset.saturating_add(1)) < self.next
+    }
 }
 
 fn follow(
@@ -184,7 +189,7 @@ fn poll_until(
     applied: &mut AppliedRecords,
     stop: &CancellationToken,
 ) -> KafkaResult<()> {
-    let mut initial_read = InitialRead::default();
+    let (mut initial_read, mut last_read) = (InitialRead::default(), None);
     while !stop.is_cancelled() {
         let polled = consumer.poll(POLL_INTERVAL);
         consumer.context().rebootstrap.restore_brokers(consumer.client());
@@ -193,6 +198,7 @@ fn poll_until(
         }
         match polled {
             Some(Ok(message)) => {
+                last_read = Some(message.offset());
                 let is_first_read = applied.is_first_read(message.offset());
                 match ControlRecord::parse(&message) {
                     Some(record) => apply(state, record, message.offset(), is_first_read),
@@ -201,6 +207,11 @@ fn poll_until(
                         "ignored a record of the control topic with an unknown key"
                     ),
                 }
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) if applied.exceed(last_read) => {
+                // All records count as unread.
+                *applied = AppliedRecords::default();
+                return Err(KafkaError::Global(RDKafkaErrorCode::OffsetOutOfRange));
             }
             Some(Err(KafkaError::PartitionEOF(_))) => initial_read.has_met_end = true,
             Some(Err(error)) => tracing::debug!(%error, "control topic consumer error"),
@@ -275,6 +286,9 @@ mod tests {
         assert_eq!(read(3, &earlier), latest);
         assert_eq!(read(7, &latest), latest);
         assert_eq!(read(8, &earlier), earlier);
+        assert!(!applied.exceed(Some(8)));
+        assert!(applied.exceed(Some(7)) && applied.exceed(None), "the topic has lost its end");
+        assert!(!AppliedRecords::default().exceed(None));
     }
 
     #[test]
