@@ -32,13 +32,13 @@ pub(super) async fn lock(
     budget: &BudgetId,
 ) -> Result<LockedRegister, JobFailure> {
     let holder = AnnulmentLock { job: job.id(), token: Uuid::new_v4() };
-    let mut replaces = None;
+    let (mut replaces, mut watch) = (None, HolderWatch::default());
     loop {
         let change = AnnulmentChange::Lock { holder, replaces };
         let register = deps.annulments.change_annulments(budget, &change).await?;
         match register.lock() {
             Some(other) if other != holder => {
-                replaces = wait_for(deps, job, budget, other).await?;
+                replaces = wait_for(deps, job, budget, other, &mut watch).await?;
             }
             _ => return Ok(LockedRegister { lock: holder, register }),
         }
@@ -64,8 +64,8 @@ async fn wait_for(
     job: &JobLease,
     budget: &BudgetId,
     holder: AnnulmentLock,
+    watch: &mut HolderWatch,
 ) -> Result<Option<AnnulmentLock>, JobFailure> {
-    let mut last_change = None;
     loop {
         // An earlier attempt of this job has ended: this one has the lease.
         let other = if holder.job == job.id() { None } else { job.other_job(holder.job).await? };
@@ -73,14 +73,8 @@ async fn wait_for(
         let Some(revision) = running.map(|running| running.revision) else {
             return Ok(Some(holder));
         };
-        let now = Instant::now();
-        match last_change {
-            Some((seen, since)) if seen == revision => {
-                if now.duration_since(since) > LEASE_DURATION {
-                    return Ok(Some(holder));
-                }
-            }
-            _ => last_change = Some((revision, now)),
+        if watch.has_stopped(holder, revision, Instant::now()) {
+            return Ok(Some(holder));
         }
         job.report_progress(0, 0, format!("waits for job {} of the same budget", holder.job));
         sleep(POLL_INTERVAL).await;
@@ -89,5 +83,51 @@ async fn wait_for(
         if stored.register().is_some_and(|register| register.lock() != Some(holder)) {
             return Ok(None);
         }
+    }
+}
+
+/// Since when the job of a lock's holder has not changed. Pure.
+#[derive(Default)]
+struct HolderWatch(Option<(AnnulmentLock, u64, Instant)>);
+
+impl HolderWatch {
+    /// Notes the revision of the holder's job. Returns whether it has not changed for longer than a lease.
+    fn has_stopped(&mut self, holder: AnnulmentLock, revision: u64, now: Instant) -> bool {
+        match self.0 {
+            Some((watched, seen, since)) if watched == holder && seen == revision => {
+                now.duration_since(since) > LEASE_DURATION
+            }
+            _ => {
+                self.0 = Some((holder, revision, now));
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use schemas::job::JobId;
+
+    use super::*;
+
+    #[test]
+    fn a_holder_has_stopped_when_its_job_has_not_changed_for_a_lease() {
+        let holder =
+            |token| AnnulmentLock { job: JobId(Uuid::nil()), token: Uuid::from_u128(token) };
+        let (mut watch, start) = (HolderWatch::default(), Instant::now());
+        let mut at = |leases: f32, token, revision| {
+            let since = LEASE_DURATION.mul_f32(leases);
+            watch.has_stopped(holder(token), revision, start + since + Duration::from_millis(1))
+        };
+        assert!(!at(0.0, 1, 7));
+        assert!(!at(0.9, 1, 7));
+        assert!(at(1.1, 1, 7));
+        assert!(!at(1.2, 1, 8), "its job has renewed the lease");
+        assert!(!at(2.1, 1, 8));
+        assert!(!at(3.0, 2, 8), "another holder");
+        assert!(at(4.1, 2, 8));
     }
 }
