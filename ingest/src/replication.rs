@@ -6,7 +6,7 @@ use runtime::metrics::{Metrics, MetricsError};
 use storage::open_error::OpenError;
 use tokio_util::sync::CancellationToken;
 
-use crate::topic_watch::watch_topics;
+use crate::topic_watch::{Completeness, watch_topics};
 
 /// Time between two reads of the topics: brokers come and go, and replicas are reassigned.
 const INTERVAL: Duration = Duration::from_secs(300);
@@ -40,6 +40,7 @@ where
             );
         }
         unreplicated.set(brokers.is_some().into());
+        Completeness::Complete
     };
     Ok(watch_topics("replicas", INTERVAL, brokers_without_replicas, report, stop))
 }

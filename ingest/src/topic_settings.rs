@@ -11,7 +11,7 @@ use storage::log::kafka::TopicError;
 use storage::open_error::OpenError;
 use tokio_util::sync::CancellationToken;
 
-use crate::topic_watch::watch_topics;
+use crate::topic_watch::{Completeness, watch_topics};
 
 /// Time between two reads of the settings: submissions may be refused meanwhile.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -37,12 +37,16 @@ where
         "1 while a topic has a setting with which ingest would not start.",
         &["topic", "setting"],
     )?;
-    let mut reported = BTreeSet::new();
+    let (mut reported, mut unreadable) = (BTreeSet::new(), BTreeSet::new());
     let report = move |refused: Vec<TopicError>| {
         let before = std::mem::take(&mut reported);
+        let unreadable_before = std::mem::take(&mut unreadable);
         for reason in &refused {
             if let Some(topic) = reason.unreadable_topic() {
-                tracing::warn!(%reason, "settings of a topic are unknown, retrying");
+                if !unreadable_before.contains(topic) {
+                    tracing::warn!(%reason, "settings of a topic are unknown, retrying");
+                }
+                unreadable.insert(topic.to_owned());
                 reported.extend(before.iter().filter(|(known, _)| known == topic).cloned());
             }
             let Some((topic, setting)) = reason.refused_setting() else { continue };
@@ -57,6 +61,7 @@ where
             tracing::info!(topic, setting, "topic setting is accepted again");
             gauge.with_label_values(&[topic.as_str(), setting]).set(0);
         }
+        if unreadable.is_empty() { Completeness::Complete } else { Completeness::Partial }
     };
     Ok(watch_topics("settings", INTERVAL, refused_settings, report, stop))
 }
