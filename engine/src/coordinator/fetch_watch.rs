@@ -16,7 +16,7 @@ use crate::partition::PartitionProgress;
 
 /// Time between two checks of a partition. The end of its log is read only if no record was delivered in between.
 const CHECK_INTERVAL: Duration = Duration::from_secs(20);
-/// Checks, a minute, that find the log's end ahead of the same position, before the fetch counts as stalled.
+/// A fetch is stalled after so many checks (one minute in total) that found the log's end ahead of the same position.
 const STALLED_CHECKS: u32 = 3;
 /// The first checks of partitions that are claimed together are spread over the interval, in so many groups.
 const FIRST_CHECK_GROUPS: u32 = 64;
@@ -36,17 +36,17 @@ impl Fetch<'_> {
     pub async fn watch(self) -> Infallible {
         let Self { partition, bounds, progress, queue, metrics } = self;
         metrics.set_fetch_stalled(false);
-        let mut deliveries = Deliveries::new(progress.delivered());
+        let mut state = FetchState::new(progress.delivered());
         sleep(first_delay(partition)).await;
         loop {
             sleep(CHECK_INTERVAL).await;
             let is_queue_empty = queue.capacity() == queue.max_capacity();
-            if deliveries.is_progressing(progress.delivered(), is_queue_empty) {
+            if state.record_delivery(progress.delivered(), is_queue_empty) {
                 metrics.set_fetch_stalled(false);
                 continue;
             }
             let Ok(log) = bounds.bounds(partition).await else {
-                if deliveries.is_unknown() {
+                if state.record_failed_check() {
                     metrics.set_fetch_stalled(false);
                 }
                 continue;
@@ -54,7 +54,7 @@ impl Fetch<'_> {
             progress.set_high(log.high);
             metrics.set_progress(progress.committed().0, progress.lag());
             let position = progress.delivered();
-            let stalled = deliveries.is_stalled(position, log.high);
+            let stalled = state.record_log_end(position, log.high);
             metrics.set_fetch_stalled(stalled);
             if stalled {
                 tracing::error!(
@@ -73,21 +73,21 @@ fn first_delay(partition: PartitionId) -> Duration {
 }
 
 /// What consecutive checks of a partition have found. Pure.
-struct Deliveries {
+struct FetchState {
     position: Position,
-    /// Checks that found the log's end ahead of this position.
+    /// Checks, without those that failed, that found the log's end ahead of this position.
     checks_behind: u32,
     /// Consecutive checks that could not read the log's end.
     failed_checks: u32,
 }
 
-impl Deliveries {
+impl FetchState {
     fn new(position: Position) -> Self {
         Self { position, checks_behind: 0, failed_checks: 0 }
     }
 
-    /// Notes the delivered position. Returns whether it has moved, or waits for the owner.
-    fn is_progressing(&mut self, position: Position, is_queue_empty: bool) -> bool {
+    /// Returns whether records were delivered since the last check, or wait for the owner.
+    fn record_delivery(&mut self, position: Position, is_queue_empty: bool) -> bool {
         let is_progressing = position != self.position || !is_queue_empty;
         if is_progressing {
             *self = Self::new(position);
@@ -95,8 +95,9 @@ impl Deliveries {
         is_progressing
     }
 
-    /// Notes that the log's end could not be read. Returns whether nothing is known any more: the leader is away.
-    fn is_unknown(&mut self) -> bool {
+    /// Records that the log's end could not be read. Returns whether a minute of such checks has passed: the leader is
+    /// away, and nothing is known any more.
+    fn record_failed_check(&mut self) -> bool {
         self.failed_checks = self.failed_checks.saturating_add(1);
         if self.failed_checks >= STALLED_CHECKS {
             self.checks_behind = 0;
@@ -104,8 +105,8 @@ impl Deliveries {
         self.failed_checks >= STALLED_CHECKS
     }
 
-    /// Whether the records before the log's end have not been delivered for too long.
-    fn is_stalled(&mut self, position: Position, end: Position) -> bool {
+    /// Returns whether records in front of the log's end have not been delivered for too long.
+    fn record_log_end(&mut self, position: Position, end: Position) -> bool {
         self.failed_checks = 0;
         if position != self.position || position >= end {
             *self = Self::new(position);
@@ -229,25 +230,45 @@ mod tests {
         assert_eq!(watched.shown().1, Some(0));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn one_failed_check_keeps_a_stall_reported_and_a_minute_of_them_ends_it() {
+        let (watched, (queue, _inbox)) = (Watched::new(), mpsc::channel(4));
+        watched.progress.set_delivered(Position(200));
+        watched.log.0.store(260, Ordering::Relaxed);
+        let seen = async {
+            let mut seen = Vec::new();
+            // The third check is after 60 s; the leader is away at the fourth one, and from the sixth on.
+            for (seconds, end) in [(70, 0), (20, 260), (20, 0), (60, 0)] {
+                sleep(Duration::from_secs(seconds)).await;
+                seen.push(watched.shown().1);
+                watched.log.0.store(end, Ordering::Relaxed);
+            }
+            sleep(Duration::from_secs(1)).await;
+            seen
+        };
+        let (seen, ()) = tokio::join!(seen, watched.watch_for(&queue, 171));
+        assert_eq!(seen, [Some(1), Some(1), Some(1), Some(0)]);
+    }
+
     #[test]
     fn a_failed_check_neither_raises_nor_clears_a_stall() {
-        let (end, mut deliveries) = (Position(9), Deliveries::new(Position(1)));
+        let (end, mut state) = (Position(9), FetchState::new(Position(1)));
         for stalled in [false, false, true, true] {
-            assert!(!deliveries.is_unknown());
-            assert!(!deliveries.is_progressing(Position(1), true));
-            assert_eq!(deliveries.is_stalled(Position(1), end), stalled);
+            assert!(!state.record_failed_check());
+            assert!(!state.record_delivery(Position(1), true));
+            assert_eq!(state.record_log_end(Position(1), end), stalled);
         }
-        let unknown = [(); 3].map(|()| deliveries.is_unknown());
+        let unknown = [(); 3].map(|()| state.record_failed_check());
         assert_eq!(unknown, [false, false, true]);
-        assert!(!deliveries.is_stalled(Position(1), end), "the minute begins anew");
+        assert!(!state.record_log_end(Position(1), end), "the minute begins anew");
     }
 
     #[test]
     fn a_delivery_resets_the_checks() {
-        let (end, mut deliveries) = (Position(9), Deliveries::new(Position(1)));
+        let (end, mut state) = (Position(9), FetchState::new(Position(1)));
         let mut check = |position: u64| {
             let position = Position(position);
-            !deliveries.is_progressing(position, true) && deliveries.is_stalled(position, end)
+            !state.record_delivery(position, true) && state.record_log_end(position, end)
         };
         assert_eq!([check(1), check(1), check(1)], [false, false, true]);
         assert_eq!([check(2), check(2), check(2), check(2)], [false, false, false, true]);
