@@ -9,7 +9,8 @@
 //! What a client can make the store do is bounded: concurrent reads (`read_limit`, `history`), waiting reads
 //! (`client_limit`, `log_ends`), streams (`answer_streams`), downloads (`downloads`), and recounts (`tiers::recount`).
 //!
-//! This crate does not fold records and writes nothing except the jobs that administrators submit.
+//! This crate does not fold records. It writes the jobs that administrators submit, and forgets the persons of a closed
+//! budget (`routes::admin::forget`).
 
 mod active_generation;
 mod aggregate_reader;

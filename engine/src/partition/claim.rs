@@ -12,7 +12,7 @@ const READ_RETRY: ConstantBuilder =
 /// Why a partition was not claimed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimError {
-    /// Another owner claimed the partition at the same time: rejoin the group.
+    /// Another owner claimed the partition at the same time. The claim is repeated after a delay.
     #[error("another owner claimed the partition first")]
     LostClaimRace,
     /// The store holds a state that this software never writes: halt.

@@ -55,13 +55,14 @@ pub enum PartitionExit {
     /// The owner was asked to stop and has committed everything it folded.
     #[error("released")]
     Released,
-    /// Another owner has claimed the partition: rejoin the group.
+    /// Another owner has claimed the partition. While the group assigns the partition to this process, it is claimed
+    /// again after a delay.
     #[error("fenced by another owner")]
     Fenced,
     /// The generation was retired, and its data are deleted: the registry names the generation to fold instead.
     #[error("the generation was retired")]
     Retired,
-    /// The store lost acknowledged commits: rejoin the group and fold the lost records again.
+    /// The store lost acknowledged commits. The partition is claimed again, and the lost records are folded again.
     #[error("the store lost acknowledged commits")]
     CommitsLost,
     /// The person rows do not match the totals and are invalid now: claim the partition again, and replay people from
