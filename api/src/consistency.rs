@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use runtime::problem::FieldFault;
-use schemas::{ClientReceipt, PartitionCount};
+use schemas::{PartitionCount, Receipt};
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
@@ -30,7 +30,7 @@ const WAIT_MAX_SECONDS: u64 = 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AtLeast {
     /// The submission that must be counted.
-    pub receipt: ClientReceipt,
+    pub receipt: Receipt,
     /// How long to wait for the submission, if at all.
     pub wait: Option<Duration>,
     /// The header or query parameter that named the receipt, for problems.
@@ -83,8 +83,8 @@ pub fn parse(
 /// Parses a receipt. A partition number is a fault only if no log can have that many partitions.
 ///
 /// Whether the receipt's log has the partition is checked by the readers, who know the log.
-fn receipt(text: &str, pointer: &str, faults: &mut Vec<FieldFault>) -> Option<ClientReceipt> {
-    match text.parse::<ClientReceipt>() {
+fn receipt(text: &str, pointer: &str, faults: &mut Vec<FieldFault>) -> Option<Receipt> {
+    match text.parse::<Receipt>() {
         Ok(receipt) if receipt.address.partition.0 < PartitionCount::MAX => Some(receipt),
         Ok(_) => add_fault(faults, pointer, NO_SUCH_PARTITION),
         Err(fault) => add_fault(faults, pointer, &fault.to_string()),

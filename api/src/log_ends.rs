@@ -1,13 +1,14 @@
 //! Recognizes receipts so far beyond the end of the log that no submission can have them yet.
 //!
-//! Receipts are not signed: anybody can make one up. A read that waits for a made-up receipt would occupy a waiting
-//! place for nothing. The end of the log is not known here exactly; how far the person rows of a partition are written
-//! is close enough, because no partition folds [`MAX_RECORDS_AHEAD`] records during the longest wait.
+//! A receipt of an earlier release is not signed: anybody can make one up. A read that waits for a made-up receipt would
+//! occupy a waiting place for nothing. The end of the log is not known here exactly; how far the person rows of a
+//! partition are written is close enough, because no partition folds [`MAX_RECORDS_AHEAD`] records during the longest
+//! wait.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use schemas::{LogNumber, Position, Receipt, Term};
+use schemas::{LogNumber, Position, RecordAddress, Term};
 use storage::store::PartitionRef;
 
 use crate::active_generation::ActiveGenerationCache;
@@ -41,16 +42,16 @@ impl LogEnds {
     ///
     /// `term` is the term of the answer that does not count the receipt. While the positions cannot be read, no receipt
     /// is too far.
-    pub async fn is_far_beyond(&self, receipt: Receipt, term: Term) -> bool {
-        if receipt.log > term.log {
-            return self.is_no_log(receipt.log).await;
+    pub async fn is_far_beyond(&self, address: RecordAddress, term: Term) -> bool {
+        if address.log > term.log {
+            return self.is_no_log(address.log).await;
         }
         // Positions of an earlier log are unknown here.
-        if receipt.log < term.log {
+        if address.log < term.log {
             return false;
         }
-        let partition = PartitionRef { generation: term.generation, partition: receipt.partition };
-        let too_far = |position: Position| receipt.offset.0 > farthest_offset(position);
+        let partition = PartitionRef { generation: term.generation, partition: address.partition };
+        let too_far = |position: Position| address.offset.0 > farthest_offset(position);
         let seen = self.lock().get(&partition).copied();
         if !too_far(seen.unwrap_or(Position::START)) {
             return false;

@@ -17,7 +17,7 @@ use prometheus::IntCounter;
 use runtime::client::ClientNetwork;
 use schemas::{
     Budget, BudgetPersonHasher, Offset, PartitionCount, PartitionId, PersonId, PersonKey,
-    PersonKeyHasher, PersonRow, PersonsForgotten, Receipt, ReceiptProof, ReceiptSigner, Term,
+    PersonKeyHasher, PersonRow, PersonsForgotten, ReceiptProof, ReceiptSigner, RecordAddress, Term,
     partition_for,
 };
 use serde::Serialize;
@@ -52,13 +52,13 @@ pub struct PersonReader {
     misses: IntCounter,
 }
 
-/// A person row and the receipt of its record.
+/// A person row and the address of its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocatedPersonRow {
     /// The row.
     pub row: PersonRow,
     /// The record that the row was derived from.
-    pub receipt: Receipt,
+    pub address: RecordAddress,
 }
 
 /// What became of the submission that a receipt names.
@@ -210,10 +210,10 @@ impl PersonReader {
         &self,
         key: &PersonKey,
         lookup: &PersonLookup,
-        receipt: Receipt,
+        address: RecordAddress,
     ) -> Result<PersonLookup, NoAnswer> {
         let (ReceiptRequirement::Offset(offset), Some(location)) =
-            (lookup.requirement(receipt), lookup.location)
+            (lookup.requirement(address), lookup.location)
         else {
             return Err(NoAnswer::NotYetVisible);
         };
@@ -261,7 +261,7 @@ impl PersonLocation {
 
     fn locate(self, row: PersonRow) -> LocatedPersonRow {
         let (log, partition) = (self.term.log, self.partition);
-        LocatedPersonRow { receipt: Receipt { log, partition, offset: row.offset }, row }
+        LocatedPersonRow { address: RecordAddress { log, partition, offset: row.offset }, row }
     }
 }
 
@@ -291,8 +291,8 @@ impl LocatedPersonRow {
 
 impl PersonLookup {
     /// Says what became of the submission, once the row includes it.
-    fn submission_status(&self, receipt: Receipt) -> Option<SubmissionStatus> {
-        let ReceiptRequirement::Offset(offset) = self.requirement(receipt) else { return None };
+    fn submission_status(&self, address: RecordAddress) -> Option<SubmissionStatus> {
+        let ReceiptRequirement::Offset(offset) = self.requirement(address) else { return None };
         let row = self.found.as_ref().map(|found| found.row.offset);
         Some(match row.map(|row| row.cmp(&offset)) {
             Some(Ordering::Equal) => SubmissionStatus::Counted,
@@ -301,15 +301,15 @@ impl PersonLookup {
         })
     }
 
-    fn requirement(&self, receipt: Receipt) -> ReceiptRequirement {
+    fn requirement(&self, address: RecordAddress) -> ReceiptRequirement {
         let Some(location) = self.location else { return ReceiptRequirement::NotYetVisible };
-        match receipt.log.cmp(&location.term.log) {
+        match address.log.cmp(&location.term.log) {
             Ordering::Less => ReceiptRequirement::None,
-            Ordering::Equal if receipt.partition.0 >= location.partitions.get() => {
+            Ordering::Equal if address.partition.0 >= location.partitions.get() => {
                 ReceiptRequirement::NoSuchPartition
             }
-            Ordering::Equal if receipt.partition != location.partition => ReceiptRequirement::None,
-            Ordering::Equal => ReceiptRequirement::Offset(receipt.offset),
+            Ordering::Equal if address.partition != location.partition => ReceiptRequirement::None,
+            Ordering::Equal => ReceiptRequirement::Offset(address.offset),
             Ordering::Greater => ReceiptRequirement::NotYetVisible,
         }
     }

@@ -96,7 +96,7 @@ pub fn check_problem(problem: &Value, status: u16, slug: &str) -> Result<()> {
 
 /// The record address in the response to a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Receipt {
+pub struct RecordAddress {
     /// Number of the log, 0 before the first repartition.
     pub log: u32,
     /// The partition.
@@ -124,7 +124,7 @@ pub async fn send(request: RequestBuilder) -> Result<HttpResponse> {
 ///
 /// # Errors
 /// When the submission was not accepted.
-pub fn receipt(response: &HttpResponse) -> Result<Receipt> {
+pub fn receipt(response: &HttpResponse) -> Result<RecordAddress> {
     ensure!(response.status == 202, "expected 202, got {}: {}", response.status, response.text());
     receipt_from_body(&response.json()?)
 }
@@ -133,7 +133,7 @@ pub fn receipt(response: &HttpResponse) -> Result<Receipt> {
 ///
 /// # Errors
 /// When the body has no receipt.
-pub fn receipt_from_body(body: &Value) -> Result<Receipt> {
+pub fn receipt_from_body(body: &Value) -> Result<RecordAddress> {
     let number =
         |member: &str| body[member].as_u64().with_context(|| format!("no {member} in {body}"));
     let token = body["receipt"].as_str().with_context(|| format!("no receipt in {body}"))?;
@@ -142,7 +142,7 @@ pub fn receipt_from_body(body: &Value) -> Result<Receipt> {
         [log, _, _] => log.parse()?,
         _ => 0,
     };
-    Ok(Receipt {
+    Ok(RecordAddress {
         log,
         partition: number("partition")? as u32,
         offset: number("offset")?,

@@ -9,7 +9,7 @@ use reqwest::{Client, ClientBuilder, Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::oracle::Totals;
-use crate::response::{HttpResponse, Receipt, receipt, receipt_from_body, send};
+use crate::response::{HttpResponse, RecordAddress, receipt, receipt_from_body, send};
 use crate::wait::eventually;
 
 /// Number of people who cover every partition: they miss one of twelve in less than one run of ten million.
@@ -169,7 +169,12 @@ impl System {
     ///
     /// # Errors
     /// When the submission is not accepted.
-    pub async fn submit(&self, budget: &str, person: &str, shares: &[u32]) -> Result<Receipt> {
+    pub async fn submit(
+        &self,
+        budget: &str,
+        person: &str,
+        shares: &[u32],
+    ) -> Result<RecordAddress> {
         let body = json!({"person": person, "allocation": allocation(shares)});
         receipt(&self.post(&format!("/v1/budgets/{budget}/submissions"), &body).await?)
     }
@@ -204,12 +209,12 @@ impl System {
             .collect();
         let path = format!("/v1/budgets/{budget}/submissions/batch");
         let response = self.post(&path, &json!(witnesses)).await?.expect(200)?.json()?;
-        let mut last: BTreeMap<u32, Receipt> = BTreeMap::new();
+        let mut last: BTreeMap<u32, RecordAddress> = BTreeMap::new();
         for result in response["results"].as_array().into_iter().flatten() {
             let receipt = receipt_from_body(result)?;
             last.insert(receipt.partition, receipt);
         }
-        for Receipt { token, .. } in last.values() {
+        for RecordAddress { token, .. } in last.values() {
             let path = format!("/v1/budgets/{budget}/aggregate");
             let headers = [("consistency-token", token.as_str()), ("prefer", "wait=10")];
             self.get_with(&path, &headers).await?.expect(200)?;

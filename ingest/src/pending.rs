@@ -1,6 +1,6 @@
 //! A validated submission on its way to the log, and the outcome of appending it.
 
-use schemas::{PublishStep, Receipt, SignalOrigin, Submission};
+use schemas::{PublishStep, RecordAddress, SignalOrigin, Submission};
 use storage::idempotency::{AttemptOutcome, IdempotentSubmission};
 
 /// A validated submission that is ready to be appended.
@@ -36,7 +36,7 @@ pub(crate) enum AppendOutcome {
     /// The submission is in the log.
     Accepted {
         /// Partition and offset of the record.
-        receipt: Receipt,
+        address: RecordAddress,
         /// Whether an earlier request appended the record.
         repeated: bool,
         /// Whether it is known that the id is new, or what it was used for. If not, an earlier submission may have it, and
@@ -65,8 +65,8 @@ impl AppendOutcome {
     /// The outcome of a duplicate of this submission in the same batch.
     pub fn for_duplicate(self) -> Self {
         match self {
-            Self::Accepted { receipt, id_checked, .. } => {
-                Self::Accepted { receipt, repeated: true, id_checked }
+            Self::Accepted { address, id_checked, .. } => {
+                Self::Accepted { address, repeated: true, id_checked }
             }
             other => other,
         }
@@ -75,7 +75,7 @@ impl AppendOutcome {
     /// Returns what is remembered of the submission's id.
     pub fn of_attempt(self) -> AttemptOutcome {
         match self {
-            Self::Accepted { receipt, .. } => AttemptOutcome::Accepted(receipt),
+            Self::Accepted { address, .. } => AttemptOutcome::Accepted(address),
             Self::Unknown | Self::ClosedMeanwhile => AttemptOutcome::Unknown,
             Self::InFlight
             | Self::IdReused

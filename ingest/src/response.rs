@@ -7,7 +7,7 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderName, HeaderValue, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode_byte, utf8_percent_encode};
 use runtime::problem::Problem;
-use schemas::{BudgetId, PersonId, Receipt, ReceiptSigner, SubmissionId};
+use schemas::{BudgetId, PersonId, ReceiptSigner, RecordAddress, SubmissionId};
 use uuid::fmt::Hyphenated;
 
 const CONSISTENCY_TOKEN: HeaderName = HeaderName::from_static("consistency-token");
@@ -25,7 +25,7 @@ const SEGMENT_ESCAPES: &AsciiSet =
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AcceptedSubmission {
     pub id: SubmissionId,
-    pub receipt: Receipt,
+    pub address: RecordAddress,
     /// Whether an earlier request appended it.
     pub repeated: bool,
     /// Whether it is known that the id had not been used before, or for what.
@@ -39,7 +39,7 @@ pub(crate) fn accepted(
     submission: &AcceptedSubmission,
     signer: &ReceiptSigner,
 ) -> Response {
-    let token = signer.sign(budget, submission.receipt).to_string();
+    let token = signer.sign(budget, submission.address).to_string();
     let mut body = Vec::with_capacity(ACCEPTED_ITEM_BYTES);
     body.extend_from_slice(br#"{"status":"accepted""#);
     write_receipt(&mut body, budget, submission, &token);
@@ -69,7 +69,7 @@ pub(crate) fn write_accepted_item(
     signer: &ReceiptSigner,
 ) {
     body.extend_from_slice(br#"{"status":202"#);
-    let token = signer.sign(budget, submission.receipt).to_string();
+    let token = signer.sign(budget, submission.address).to_string();
     write_receipt(body, budget, submission, &token);
     if submission.repeated {
         body.extend_from_slice(br#","replayed":true"#);
@@ -95,15 +95,15 @@ fn write_receipt(
     submission: &AcceptedSubmission,
     token: &str,
 ) {
-    let receipt = submission.receipt;
+    let address = submission.address;
     write_id(body, submission.id);
     body.extend_from_slice(br#","budget":""#);
     // A budget id is a slug, which needs no JSON escapes.
     body.extend_from_slice(budget.as_str().as_bytes());
     body.extend_from_slice(br#"","partition":"#);
-    write_number(body, receipt.partition.0.into());
+    write_number(body, address.partition.0.into());
     body.extend_from_slice(br#","offset":"#);
-    write_number(body, receipt.offset.0);
+    write_number(body, address.offset.0);
     body.extend_from_slice(br#","receipt":""#);
     body.extend_from_slice(token.as_bytes());
     body.push(b'"');

@@ -97,7 +97,7 @@ pub use presentation::{
     TranslatedCategory, TranslatedReference, Translation, time_zone,
 };
 pub use publish_step::PublishStep;
-pub use receipt::{ClientReceipt, Receipt, ReceiptFault, ReceiptProof, ReceiptSigner};
+pub use receipt::{Receipt, ReceiptFault, ReceiptProof, ReceiptSigner, RecordAddress};
 pub use record::{
     AnnulmentStamp, RECORD_VERSION, RecordDecoder, RecordEncoder, RecordFault, RecordKind,
     RecordStamp, RecordView, encode_record, record_fingerprint,

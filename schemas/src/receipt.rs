@@ -15,7 +15,7 @@ use crate::{BudgetId, LogNumber, Offset, PartitionId, PersonKeyHasher};
 /// `log.partition.offset` in later ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Receipt {
+pub struct RecordAddress {
     /// The log.
     pub log: LogNumber,
     /// The partition.
@@ -29,7 +29,7 @@ pub struct Receipt {
 #[error("is not a receipt of this service")]
 pub struct ReceiptFault;
 
-impl fmt::Display for Receipt {
+impl fmt::Display for RecordAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.log > LogNumber::FIRST {
             write!(f, "{}.", self.log)?;
@@ -38,13 +38,13 @@ impl fmt::Display for Receipt {
     }
 }
 
-impl From<Receipt> for String {
-    fn from(receipt: Receipt) -> Self {
+impl From<RecordAddress> for String {
+    fn from(receipt: RecordAddress) -> Self {
         receipt.to_string()
     }
 }
 
-impl TryFrom<String> for Receipt {
+impl TryFrom<String> for RecordAddress {
     type Error = ReceiptFault;
 
     fn try_from(text: String) -> Result<Self, ReceiptFault> {
@@ -52,7 +52,7 @@ impl TryFrom<String> for Receipt {
     }
 }
 
-impl FromStr for Receipt {
+impl FromStr for RecordAddress {
     type Err = ReceiptFault;
 
     fn from_str(text: &str) -> Result<Self, ReceiptFault> {
@@ -77,19 +77,19 @@ impl FromStr for Receipt {
 ///
 /// A signature is right for one budget alone, so whether it proves anything is known once the budget is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClientReceipt {
+pub struct Receipt {
     /// The address of the record.
-    pub address: Receipt,
+    pub address: RecordAddress,
     /// `None` in a receipt of an earlier release.
     signature: Option<u64>,
 }
 
-impl ClientReceipt {
+impl Receipt {
     /// Length of a signature's text: 64 bits in hexadecimal.
     const SIGNATURE_CHARS: usize = 16;
 }
 
-impl fmt::Display for ClientReceipt {
+impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.address)?;
         match self.signature {
@@ -99,7 +99,7 @@ impl fmt::Display for ClientReceipt {
     }
 }
 
-impl FromStr for ClientReceipt {
+impl FromStr for Receipt {
     type Err = ReceiptFault;
 
     fn from_str(text: &str) -> Result<Self, ReceiptFault> {
@@ -136,12 +136,12 @@ impl ReceiptSigner {
     }
 
     /// Signs the receipt of a submission to a budget.
-    pub fn sign(&self, budget: &BudgetId, address: Receipt) -> ClientReceipt {
-        ClientReceipt { address, signature: Some(self.signature(budget, address)) }
+    pub fn sign(&self, budget: &BudgetId, address: RecordAddress) -> Receipt {
+        Receipt { address, signature: Some(self.signature(budget, address)) }
     }
 
     /// Returns whether a receipt is one of this deployment for a submission to the budget.
-    pub fn proof(&self, budget: &BudgetId, receipt: ClientReceipt) -> ReceiptProof {
+    pub fn proof(&self, budget: &BudgetId, receipt: Receipt) -> ReceiptProof {
         // One comparison of 64 bits takes the same time for any difference.
         match receipt.signature {
             Some(signature) if signature == self.signature(budget, receipt.address) => {
@@ -152,7 +152,7 @@ impl ReceiptSigner {
     }
 
     /// The first 64 bits of HMAC-SHA-256 over log, partition, offset and budget.
-    fn signature(&self, budget: &BudgetId, address: Receipt) -> u64 {
+    fn signature(&self, budget: &BudgetId, address: RecordAddress) -> u64 {
         let mut context = hmac::Context::with_key(&self.0);
         context.update(&address.log.0.to_be_bytes());
         context.update(&address.partition.0.to_be_bytes());
@@ -189,21 +189,21 @@ mod tests {
             log in 0..3_u32, partition in 0..1024_u32, offset in 0..i64::MAX as u64,
         ) {
             let (partition, offset) = (PartitionId(partition), Offset(offset));
-            let receipt = Receipt { log: LogNumber(log), partition, offset };
+            let receipt = RecordAddress { log: LogNumber(log), partition, offset };
             prop_assert_eq!(receipt.to_string().parse(), Ok(receipt));
         }
 
         #[test]
         fn parsing_never_panics(text in ".*") {
+            let _ = text.parse::<RecordAddress>();
             let _ = text.parse::<Receipt>();
-            let _ = text.parse::<ClientReceipt>();
         }
 
         #[test]
         fn a_signature_survives_its_text_and_proves_one_submission_to_one_budget_alone(
             log in 0..3_u32, partition in 0..1024_u32, offset in 0..i64::MAX as u64 - 1, made_up: u64,
         ) {
-            let address = |offset| Receipt {
+            let address = |offset| RecordAddress {
                 log: LogNumber(log), partition: PartitionId(partition), offset: Offset(offset),
             };
             let (town, park) = (budget("town"), budget("park"));
@@ -212,9 +212,9 @@ mod tests {
             prop_assert_eq!(signer(1).proof(&town, signed), ReceiptProof::Signed);
             prop_assert_eq!(signer(1).proof(&park, signed), ReceiptProof::Unsigned);
             prop_assert_eq!(signer(2).proof(&town, signed), ReceiptProof::Unsigned);
-            let of_next = ClientReceipt { address: address(offset + 1), ..signed };
+            let of_next = Receipt { address: address(offset + 1), ..signed };
             prop_assert_eq!(signer(1).proof(&town, of_next), ReceiptProof::Unsigned);
-            let guessed = ClientReceipt { signature: Some(made_up), ..signed };
+            let guessed = Receipt { signature: Some(made_up), ..signed };
             prop_assert!(guessed == signed || signer(1).proof(&town, guessed) == ReceiptProof::Unsigned);
         }
     }
@@ -230,9 +230,9 @@ mod tests {
 
     #[test]
     fn signed_receipts_of_earlier_releases_stay_valid() {
-        let signed: ClientReceipt = "3.1042-0ce9c081c4076a53".parse().unwrap();
+        let signed: Receipt = "3.1042-0ce9c081c4076a53".parse().unwrap();
         assert_eq!(signer(7).sign(&budget("town"), signed.address), signed);
-        let unsigned: ClientReceipt = "3.1042".parse().unwrap();
+        let unsigned: Receipt = "3.1042".parse().unwrap();
         assert_eq!(unsigned.address, signed.address);
         assert_eq!(signer(7).proof(&budget("town"), unsigned), ReceiptProof::Unsigned);
     }
@@ -248,7 +248,7 @@ mod tests {
             "3.1-+123456789abcdef",
             "3.1--123456789abcdef",
         ] {
-            assert_eq!(wrong.parse::<ClientReceipt>(), Err(ReceiptFault), "{wrong}");
+            assert_eq!(wrong.parse::<Receipt>(), Err(ReceiptFault), "{wrong}");
         }
     }
 
@@ -270,7 +270,7 @@ mod tests {
             "1.99999999999999999999",
         ];
         for text in texts {
-            assert_eq!(text.parse::<Receipt>(), Err(ReceiptFault), "{text:?}");
+            assert_eq!(text.parse::<RecordAddress>(), Err(ReceiptFault), "{text:?}");
         }
     }
 }

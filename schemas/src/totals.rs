@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use crate::{
     BASIS_POINTS_PER_PERSON, Closing, PartitionCount, PartitionId, PeopleDigest, Position,
-    PublishStep, Receipt, Term,
+    PublishStep, RecordAddress, Term,
 };
 
 pub use pending_step::PendingStep;
@@ -274,15 +274,15 @@ impl CombinedTotals {
         }
     }
 
-    /// Whether these totals include the record of a receipt.
-    pub fn includes_receipt(&self, receipt: Receipt) -> bool {
-        match self.term.log.cmp(&receipt.log) {
+    /// Whether these totals include the record at an address.
+    pub fn includes_record(&self, address: RecordAddress) -> bool {
+        match self.term.log.cmp(&address.log) {
             Ordering::Greater => true,
             Ordering::Less => false,
             Ordering::Equal => self
                 .positions
-                .get(receipt.partition.0 as usize)
-                .is_some_and(|position| position.includes(receipt.offset)),
+                .get(address.partition.0 as usize)
+                .is_some_and(|position| position.includes(address.offset)),
         }
     }
 }
@@ -338,18 +338,18 @@ mod tests {
 
     #[test]
     fn receipts_of_earlier_logs_are_included_and_those_of_later_logs_are_not() {
-        let receipt = |log: u32, partition: u32, offset: u64| Receipt {
+        let address = |log: u32, partition: u32, offset: u64| RecordAddress {
             log: LogNumber(log),
             partition: PartitionId(partition),
             offset: Offset(offset),
         };
         let combined = totals(2, 2, &[5, 5]);
-        assert!(combined.includes_receipt(receipt(0, 11, 1_000)));
+        assert!(combined.includes_record(address(0, 11, 1_000)));
         assert!(
-            combined.includes_receipt(receipt(2, 1, 4))
-                && !combined.includes_receipt(receipt(2, 1, 5))
+            combined.includes_record(address(2, 1, 4))
+                && !combined.includes_record(address(2, 1, 5))
         );
-        assert!(!combined.includes_receipt(receipt(2, 2, 0)));
-        assert!(!combined.includes_receipt(receipt(3, 0, 0)));
+        assert!(!combined.includes_record(address(2, 2, 0)));
+        assert!(!combined.includes_record(address(3, 0, 0)));
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use schemas::{PartitionId, Receipt};
+use schemas::{PartitionId, RecordAddress};
 
 use crate::config::StoreHandles;
 use crate::jobs::JobStore;
@@ -45,7 +45,7 @@ impl<T> Deferred<T> {
 
 #[async_trait]
 impl LogWriter for DeferredLog {
-    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<RecordAddress, AppendError>> {
         match self.opened.get() {
             Some(log) => log.append(records).await,
             None => {
@@ -57,7 +57,7 @@ impl LogWriter for DeferredLog {
     async fn append_once_per_id(
         &self,
         records: Vec<NewRecord>,
-    ) -> Vec<Result<Receipt, AppendError>> {
+    ) -> Vec<Result<RecordAddress, AppendError>> {
         match self.opened.get() {
             Some(log) => log.append_once_per_id(records).await,
             None => self.append(records).await,

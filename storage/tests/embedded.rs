@@ -23,7 +23,7 @@ use schemas::job::{self, JobId, JobTransitionError};
 use schemas::{
     Action, Allocation, AnnulmentAction, AnnulmentId, AnnulmentStamp, BudgetId, Generation,
     LogNumber, LogRef, Marker, MarkerKind, Offset, PartitionId, PersonKey, PersonKeyHasher,
-    Position, PublishStep, Receipt, RecordEncoder, Submission, SubmissionId,
+    Position, PublishStep, RecordAddress, RecordEncoder, Submission, SubmissionId,
 };
 use storage::cache::memory::MemoryCache;
 use storage::control::sqlite::SqliteControlTopic;
@@ -375,7 +375,7 @@ mod memory_idempotency {
         let (lost, accepted) = (new_attempt(), new_attempt());
         begin(&memory, &[lost.clone(), accepted.clone()]).await;
         let receipt =
-            Receipt { log: LogNumber::FIRST, partition: PartitionId(0), offset: Offset(1) };
+            RecordAddress { log: LogNumber::FIRST, partition: PartitionId(0), offset: Offset(1) };
         memory.finish(&[(accepted.clone(), AttemptOutcome::Accepted(receipt))]).await;
         let again =
             async || begin(&memory, std::slice::from_ref(&lost)).await == [BeginOutcome::First];

@@ -18,7 +18,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use schemas::{Generation, LogNumber, Offset, PartitionId, Receipt};
+use schemas::{Generation, LogNumber, Offset, PartitionId, RecordAddress};
 use scylla::client::session_builder::SessionBuilder;
 use storage::cache::redis::{RedisCache, RedisConfig};
 use storage::control::kafka::KafkaControlTopic;
@@ -144,7 +144,7 @@ mod kafka_log {
             String::from_utf8(header.unwrap().value.unwrap().to_vec()).unwrap()
         };
         DeadLetter {
-            source: Receipt {
+            source: RecordAddress {
                 log: LogNumber(header("log").parse().unwrap()),
                 partition: PartitionId(header("partition").parse().unwrap()),
                 offset: Offset(header("offset").parse().unwrap()),

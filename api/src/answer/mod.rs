@@ -20,7 +20,7 @@ use http::HeaderValue;
 use jiff::Timestamp;
 use runtime::http::digest;
 use schemas::{
-    AggregateVersion, BASIS_POINTS_PER_PERSON, Budget, BudgetId, CombinedTotals, Receipt,
+    AggregateVersion, BASIS_POINTS_PER_PERSON, Budget, BudgetId, CombinedTotals, RecordAddress,
     ResultsVisibility,
 };
 
@@ -172,16 +172,16 @@ impl Answer {
         matches!(self.withheld, Some(Withheld::AfterClose(until)) if now() >= until)
     }
 
-    /// Returns whether the answer is certain to count a receipt's submission. A recount never is.
-    pub fn includes(&self, receipt: Receipt) -> bool {
-        self.provenance == Provenance::Committed && self.totals.includes_receipt(receipt)
+    /// Returns whether the answer is certain to count the record at an address. A recount never is.
+    pub fn includes(&self, address: RecordAddress) -> bool {
+        self.provenance == Provenance::Committed && self.totals.includes_record(address)
     }
 
-    /// Returns whether the receipt names a partition that this answer's log does not have.
-    pub fn lacks_partition(&self, receipt: Receipt) -> bool {
+    /// Returns whether the address names a partition that this answer's log does not have.
+    pub fn lacks_partition(&self, address: RecordAddress) -> bool {
         let partitions = self.totals.positions.len();
-        self.totals.term.log == receipt.log
-            && usize::try_from(receipt.partition.0).is_ok_and(|number| number >= partitions)
+        self.totals.term.log == address.log
+            && usize::try_from(address.partition.0).is_ok_and(|number| number >= partitions)
     }
 
     /// Returns the answer without distributions.

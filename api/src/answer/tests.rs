@@ -144,7 +144,7 @@ fn a_recounts_etag_depends_on_its_body_and_it_includes_no_receipt() {
     let (one, other) = (recounted(vec![5_000, 5_000]), recounted(vec![4_000, 6_000]));
     assert_ne!(one.plain().etag, other.plain().etag);
     let receipt = "0.0".parse().unwrap_or_else(|_| unreachable!("a receipt"));
-    assert!(one.totals().includes_receipt(receipt) && !one.includes(receipt));
+    assert!(one.totals().includes_record(receipt) && !one.includes(receipt));
 }
 
 #[test]

@@ -296,9 +296,9 @@ fn body(
     serde_json::to_vec(&PersonBody {
         budget: budget.id.as_str(),
         allocation: Shares { budget, basis_points: &found.row.basis_points },
-        partition: found.receipt.partition.0,
-        offset: found.receipt.offset.0,
-        receipt: api.receipt_signer.sign(&budget.id, found.receipt).to_string(),
+        partition: found.address.partition.0,
+        offset: found.address.offset.0,
+        receipt: api.receipt_signer.sign(&budget.id, found.address).to_string(),
         submission,
         annulled: found.row.annulled.then_some(true),
     })

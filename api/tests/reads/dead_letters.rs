@@ -1,7 +1,7 @@
 //! Dead letters: listing, inspection, and decisions as jobs.
 
 use schemas::job::JobKind;
-use schemas::{Offset, PartitionId, Position, Receipt};
+use schemas::{Offset, PartitionId, Position, RecordAddress};
 use serde_json::{Value, json};
 use storage::jobs::JobStore;
 use storage::log::Decision;
@@ -102,7 +102,7 @@ async fn a_dead_letter_is_shown_with_at_most_4096_of_its_bytes() {
         (&json!(5_000), &json!("ab".repeat(4_096)))
     );
     // The log holds another record at the address, or none.
-    let address: Receipt = "1.4".parse().unwrap();
+    let address: RecordAddress = "1.4".parse().unwrap();
     let record = |value: &[u8]| {
         let mut records = server.dead_letters.records.lock().unwrap();
         records.retain(|(other, ..)| *other != address);
@@ -129,7 +129,7 @@ async fn a_decision_on_a_dead_letter_is_a_job_of_the_requesting_administrator() 
         assert_eq!(job.requested_by.as_str(), "otto");
         (job.kind, got)
     };
-    let dead_letter: Receipt = "1.3".parse().unwrap();
+    let dead_letter: RecordAddress = "1.3".parse().unwrap();
     let got = send_as(&server, "POST", &format!("{DEAD_LETTERS}/1.3/replay"), OPERATOR).await;
     let (kind, got) = stored(got).await;
     assert_eq!(kind, JobKind::ReplayDeadLetter { dead_letter, resume: false });

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use schemas::{PartitionId, PersonId, PersonKey, Receipt, partition_for};
+use schemas::{PartitionId, PersonId, PersonKey, RecordAddress, partition_for};
 use tokio::time::Instant;
 
 use crate::fakes::{Mode, id, partitions};
@@ -28,7 +28,7 @@ async fn a_persons_shares_are_returned_exactly_as_submitted() {
     let server = TestServer::new();
     let partition = put(&server, 1_042, &[3_305, 6_695]);
     let got = server.get(PATH).await;
-    let receipt: Receipt = format!("{partition}.1042").parse().unwrap();
+    let receipt: RecordAddress = format!("{partition}.1042").parse().unwrap();
     let token = server.hasher.receipt_signer().sign(&id("town"), receipt);
     assert_eq!(
         got.text,

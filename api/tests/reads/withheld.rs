@@ -319,7 +319,7 @@ async fn a_signed_receipt_is_answered_once_its_submission_counts_while_results_a
     let route = format!("/v1/budgets/{WITHHELD}/aggregate");
     let signer = server.hasher.receipt_signer();
     let read = async |budget, offset| {
-        let receipt: Receipt = format!("2.{offset}").parse().unwrap();
+        let receipt: RecordAddress = format!("2.{offset}").parse().unwrap();
         let token = signer.sign(&id(budget), receipt).to_string();
         let headers = [("consistency-token", &*token), ("prefer", "wait=3")];
         let began = Instant::now();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::history::{Attempt, History, Outcome};
 use crate::load::uuid;
-use crate::response::{HttpResponse, Receipt, receipt, send};
+use crate::response::{HttpResponse, RecordAddress, receipt, send};
 use crate::system::{System, allocation};
 
 /// Request timeout of the clients.
@@ -55,7 +55,7 @@ pub struct Exchange {
     /// The status, if there was a response.
     pub status: Option<u16>,
     /// The receipt, if the submission was accepted.
-    pub receipt: Option<Receipt>,
+    pub receipt: Option<RecordAddress>,
 }
 
 /// Does the same as [`send_once`], and returns what the response says.

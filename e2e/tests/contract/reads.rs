@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::response::Receipt;
+use e2e::response::RecordAddress;
 use e2e::system::System;
 use e2e::wait::eventually;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ fn route(budget: &str) -> String {
 async fn at_least(
     system: &System,
     path: &str,
-    receipt: &Receipt,
+    receipt: &RecordAddress,
 ) -> Result<e2e::response::HttpResponse> {
     let wait = [("consistency-token", &*receipt.token), ("prefer", "wait=10")];
     // As clients do: a busy machine's store may not answer in time once.

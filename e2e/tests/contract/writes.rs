@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use e2e::load::uuid;
 use e2e::oracle::Totals;
 use e2e::record::mix_128;
-use e2e::response::{Receipt, receipt, receipt_from_body, send};
+use e2e::response::{RecordAddress, receipt, receipt_from_body, send};
 use e2e::system::System;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -149,19 +149,22 @@ async fn an_idempotency_key_may_be_any_text_and_works_for_withdrawals(
 ) -> Result<()> {
     let budget = unique("any-key");
     system.define(&budget, 2).await?;
-    let keyed =
-        async |method: Method, path: String, key: &str, body: Option<Value>| -> Result<Receipt> {
-            let request = system
-                .request(method, format!("{}{path}", system.write_to(0)))
-                .header("idempotency-key", key);
-            receipt(
-                &send(match body {
-                    Some(body) => request.json(&body),
-                    None => request,
-                })
-                .await?,
-            )
-        };
+    let keyed = async |method: Method,
+                       path: String,
+                       key: &str,
+                       body: Option<Value>|
+           -> Result<RecordAddress> {
+        let request = system
+            .request(method, format!("{}{path}", system.write_to(0)))
+            .header("idempotency-key", key);
+        receipt(
+            &send(match body {
+                Some(body) => request.json(&body),
+                None => request,
+            })
+            .await?,
+        )
+    };
     let body = json!({"person": "a", "allocation": {"c0": 100}});
     let first = keyed(Method::POST, path(&budget), "form-7/a", Some(body.clone())).await?;
     ensure!(keyed(Method::POST, path(&budget), "form-7/a", Some(body)).await? == first);

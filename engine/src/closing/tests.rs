@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use runtime::metrics::Metrics;
 use schemas::{
     BudgetTotals, Closing, Generation, LogNumber, LogRef, Offset, PartitionCount, Position,
-    Receipt, StoredBudget, default_budgets,
+    RecordAddress, StoredBudget, default_budgets,
 };
 use storage::control::{Change, Deletion, Erasure, define};
 use storage::log::AppendError;
@@ -91,9 +91,9 @@ struct Log {
 
 #[async_trait]
 impl LogWriter for Log {
-    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<RecordAddress, AppendError>> {
         let number = self.appends.fetch_add(1, Ordering::Relaxed);
-        let address = Receipt {
+        let address = RecordAddress {
             log: LogNumber::FIRST,
             partition: PARTITION.partition,
             offset: Offset(number as u64),

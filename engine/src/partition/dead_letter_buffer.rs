@@ -79,14 +79,14 @@ mod tests {
 
     use async_trait::async_trait;
     use proptest::prelude::*;
-    use schemas::{LogNumber, Offset, PartitionId, Receipt};
+    use schemas::{LogNumber, Offset, PartitionId, RecordAddress};
     use storage::log::AppendError;
 
     use super::*;
 
     fn dead_letter(offset: u64, value_bytes: usize) -> DeadLetter {
         DeadLetter {
-            source: Receipt {
+            source: RecordAddress {
                 log: LogNumber::FIRST,
                 partition: PartitionId(0),
                 offset: Offset(offset),

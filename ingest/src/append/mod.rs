@@ -19,7 +19,7 @@ mod plan;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use schemas::{Budget, Receipt, RecordEncoder, RecordStamp};
+use schemas::{Budget, RecordAddress, RecordEncoder, RecordStamp};
 use storage::control::{BudgetDefinitions, DefinitionError};
 use storage::idempotency::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::log::{AppendError, LogWriter, NewRecord};
@@ -139,7 +139,7 @@ impl SubmissionAppender {
                         records.push(encode(pending, &mut encoder));
                     }
                 },
-                BeginOutcome::Repeat(receipt) => *outcome = repeated(receipt),
+                BeginOutcome::Repeat(address) => *outcome = repeated(address),
                 BeginOutcome::InFlight => *outcome = AppendOutcome::InFlight,
                 BeginOutcome::Reused => *outcome = AppendOutcome::IdReused,
             }
@@ -164,7 +164,7 @@ impl SubmissionAppender {
                 let begun = plan.steps.get(*index).and_then(|step| step.begun(&begun));
                 let id_checked = begun != Some(BeginOutcome::Unchecked);
                 *outcome = match result {
-                    Ok(receipt) => AppendOutcome::Accepted { receipt, repeated: false, id_checked },
+                    Ok(address) => AppendOutcome::Accepted { address, repeated: false, id_checked },
                     Err(
                         AppendError::Unavailable(_)
                         | AppendError::Sealed
@@ -172,7 +172,7 @@ impl SubmissionAppender {
                     ) => AppendOutcome::Unavailable,
                     Err(AppendError::Closed) => AppendOutcome::Closed,
                     Err(AppendError::Unknown(_)) => AppendOutcome::Unknown,
-                    Err(AppendError::Repeated(receipt)) => repeated(receipt),
+                    Err(AppendError::Repeated(address)) => repeated(address),
                     Err(AppendError::IdReused) => AppendOutcome::IdReused,
                 };
             }
@@ -231,7 +231,10 @@ impl SubmissionAppender {
     }
 
     /// Appends records and returns one result for each.
-    async fn append_records(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
+    async fn append_records(
+        &self,
+        records: Vec<NewRecord>,
+    ) -> Vec<Result<RecordAddress, AppendError>> {
         if records.is_empty() {
             return Vec::new();
         }
@@ -276,8 +279,8 @@ impl SubmissionAppender {
 }
 
 /// The outcome of a submission that is in the log since an earlier request.
-fn repeated(receipt: Receipt) -> AppendOutcome {
-    AppendOutcome::Accepted { receipt, repeated: true, id_checked: true }
+fn repeated(address: RecordAddress) -> AppendOutcome {
+    AppendOutcome::Accepted { address, repeated: true, id_checked: true }
 }
 
 /// Bounds what may happen around an append to the log while its submission ids are in flight.

@@ -191,8 +191,8 @@ fn respond(
     signer: &ReceiptSigner,
 ) -> Result<Response, Problem> {
     match outcome {
-        Some(AppendOutcome::Accepted { receipt, repeated, id_checked }) => {
-            let submission = AcceptedSubmission { id, receipt, repeated, id_checked };
+        Some(AppendOutcome::Accepted { address, repeated, id_checked }) => {
+            let submission = AcceptedSubmission { id, address, repeated, id_checked };
             Ok(response::accepted(budget, person, &submission, signer))
         }
         Some(AppendOutcome::InFlight) => Err(problems::in_flight()),

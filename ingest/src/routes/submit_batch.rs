@@ -159,8 +159,8 @@ fn write_results(
             body.push(b',');
         }
         let (problem, id) = match result {
-            ItemResult::Appended(id, AppendOutcome::Accepted { receipt, repeated, id_checked }) => {
-                let submission = AcceptedSubmission { id, receipt, repeated, id_checked };
+            ItemResult::Appended(id, AppendOutcome::Accepted { address, repeated, id_checked }) => {
+                let submission = AcceptedSubmission { id, address, repeated, id_checked };
                 response::write_accepted_item(&mut body, budget, &submission, signer);
                 continue;
             }

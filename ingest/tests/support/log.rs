@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use schemas::{
-    LogNumber, Offset, PartitionCount, PartitionId, Receipt, RecordDecoder, partition_for,
+    LogNumber, Offset, PartitionCount, PartitionId, RecordAddress, RecordDecoder, partition_for,
 };
 use storage::log::{AppendError, LogWriter, NewRecord};
 use tokio::sync::Notify;
@@ -61,7 +61,8 @@ impl FakeLog {
         for other in log.iter() {
             let partition = partition_of(other);
             let offset = offsets.entry(partition.0).or_insert(0_u64);
-            let address = Receipt { log: LogNumber::FIRST, partition, offset: Offset(*offset) };
+            let address =
+                RecordAddress { log: LogNumber::FIRST, partition, offset: Offset(*offset) };
             *offset += 1;
             let other = earlier.decode(other.key.as_bytes(), &other.value).ok()?;
             if other.person == view.person && other.submission_id == view.submission_id {
@@ -77,7 +78,7 @@ impl FakeLog {
 
 #[async_trait]
 impl LogWriter for FakeLog {
-    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<RecordAddress, AppendError>> {
         if self.paused.load(Ordering::SeqCst) {
             self.waiting_appends.fetch_add(1, Ordering::SeqCst);
             self.resume.notified().await;
@@ -90,7 +91,8 @@ impl LogWriter for FakeLog {
                 let partition = partition_of(&record);
                 let offset =
                     log.iter().filter(|record| partition_of(record) == partition).count() as u64;
-                let receipt = Receipt { log: LogNumber::FIRST, partition, offset: Offset(offset) };
+                let receipt =
+                    RecordAddress { log: LogNumber::FIRST, partition, offset: Offset(offset) };
                 match mode {
                     LogMode::Unavailable | LogMode::RejectsAppends => {
                         return Err(Self::unavailable());
@@ -108,7 +110,7 @@ impl LogWriter for FakeLog {
     async fn append_once_per_id(
         &self,
         records: Vec<NewRecord>,
-    ) -> Vec<Result<Receipt, AppendError>> {
+    ) -> Vec<Result<RecordAddress, AppendError>> {
         if !self.knows_ids.load(Ordering::SeqCst) {
             return self.append(records).await;
         }

@@ -1,7 +1,7 @@
 //! Responses, and checks of what every response of a kind has.
 
 use http::{HeaderMap, StatusCode};
-use schemas::{BudgetId, ClientReceipt, Receipt, ReceiptProof};
+use schemas::{BudgetId, Receipt, ReceiptProof, RecordAddress};
 use serde_json::Value;
 
 use super::hasher;
@@ -41,7 +41,7 @@ impl TestResponse {
 
     /// Checks the response to an accepted submission and returns its receipt.
     #[track_caller]
-    pub fn accepted(&self) -> Receipt {
+    pub fn accepted(&self) -> RecordAddress {
         let text = String::from_utf8_lossy(&self.body);
         assert_eq!(self.status.as_u16(), 202, "{text}");
         assert_eq!(self.header("content-type"), Some("application/json"));
@@ -67,9 +67,9 @@ pub fn pointers(problem: &Value) -> Vec<String> {
 
 /// Returns the receipt of an accepted submission after checking that the body's fields agree.
 #[track_caller]
-pub fn check_receipt(body: &Value) -> Receipt {
+pub fn check_receipt(body: &Value) -> RecordAddress {
     let text = body["receipt"].as_str().unwrap();
-    let presented: ClientReceipt = text.parse().unwrap();
+    let presented: Receipt = text.parse().unwrap();
     let taxes = BudgetId::parse("taxes").unwrap();
     assert_eq!(hasher().receipt_signer().proof(&taxes, presented), ReceiptProof::Signed);
     let receipt = presented.address;

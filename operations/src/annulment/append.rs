@@ -103,7 +103,7 @@ mod tests {
     use std::sync::Mutex;
 
     use async_trait::async_trait;
-    use schemas::{LogNumber, Offset, PartitionId, Receipt, RecordDecoder, RecordKind};
+    use schemas::{LogNumber, Offset, PartitionId, RecordAddress, RecordDecoder, RecordKind};
 
     use super::*;
 
@@ -116,7 +116,7 @@ mod tests {
 
     #[async_trait]
     impl LogWriter for FailingLog {
-        async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
+        async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<RecordAddress, AppendError>> {
             assert!(records.len() <= BATCH_RECORDS);
             let mut calls = self.calls.lock().unwrap();
             let mut written = self.written.lock().unwrap();
@@ -128,7 +128,8 @@ mod tests {
                 }
                 let (log, partition) = (LogNumber::FIRST, PartitionId(0));
                 let unknown = || AppendError::Unknown("timed out".to_owned());
-                let address = Receipt { log, partition, offset: Offset(written.len() as u64) };
+                let address =
+                    RecordAddress { log, partition, offset: Offset(written.len() as u64) };
                 if fails { Err(unknown()) } else { Ok(address) }
             };
             records.into_iter().map(append).collect()
@@ -144,7 +145,7 @@ mod tests {
 
     #[async_trait]
     impl LogWriter for NoLog {
-        async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
+        async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<RecordAddress, AppendError>> {
             records.iter().map(|_| Err(AppendError::Sealed)).collect()
         }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use schemas::{LogNumber, PartitionId, PersonKey, Position, Receipt, RecordDecoder, partition_for};
+use schemas::{
+    LogNumber, PartitionId, PersonKey, Position, RecordAddress, RecordDecoder, partition_for,
+};
 use storage::log::dead_letters::{
     DeadLetterRecord, DeadLetterRecordError, DeadLetterState, TrackedDeadLetter,
 };
@@ -42,7 +44,7 @@ impl Transient for JournalError {
 
 /// A dead letter's record, decoded, with the partition it belongs to.
 pub(super) struct DecodedDeadLetter {
-    pub source: Receipt,
+    pub source: RecordAddress,
     pub key: PersonKey,
     pub value: Vec<u8>,
     pub budget: String,
@@ -59,9 +61,9 @@ impl DeadLetterLog {
     /// When the journal or the log is unavailable.
     pub async fn replayed(
         &self,
-        dead_letter: Receipt,
+        dead_letter: RecordAddress,
         found: &TrackedDeadLetter,
-    ) -> Result<Option<Receipt>, JournalError> {
+    ) -> Result<Option<RecordAddress>, JournalError> {
         if let DeadLetterState::Replayed(copy) = found.state {
             return Ok(Some(copy));
         }
@@ -87,7 +89,7 @@ impl DeadLetterLog {
     /// Reads and decodes a dead letter's record, or says why it cannot be appended.
     pub(super) async fn find(
         &self,
-        dead_letter: Receipt,
+        dead_letter: RecordAddress,
         found: &TrackedDeadLetter,
     ) -> Result<Result<DecodedDeadLetter, ReplayRefusal>, ReadError> {
         let DeadLetterRecord { key, value } =
@@ -120,7 +122,7 @@ impl DeadLetterLog {
         &self,
         dead: &DecodedDeadLetter,
         from: Position,
-    ) -> Result<Option<Receipt>, ReadError> {
+    ) -> Result<Option<RecordAddress>, ReadError> {
         let high = self.log.bounds(dead.home_partition).await?.high;
         let mut stream = self.log.read(dead.home_partition, from..high);
         while let Some(batch) = stream.recv().await {
@@ -130,7 +132,7 @@ impl DeadLetterLog {
                 .find(|record| record.key == dead.key.as_bytes() && record.value == dead.value);
             if let Some(record) = copy {
                 let (partition, offset) = (dead.home_partition, record.offset);
-                return Ok(Some(Receipt { log: self.number, partition, offset }));
+                return Ok(Some(RecordAddress { log: self.number, partition, offset }));
             }
         }
         Ok(None)
@@ -143,9 +145,9 @@ impl DeadLetterLog {
     pub(super) async fn record_replay(
         &self,
         dead: &DecodedDeadLetter,
-        copy: Receipt,
-    ) -> Result<Receipt, AppendError> {
-        let Receipt { log, partition, offset } = copy;
+        copy: RecordAddress,
+    ) -> Result<RecordAddress, AppendError> {
+        let RecordAddress { log, partition, offset } = copy;
         if log == dead.source.log {
             self.journal.decide(dead.source, Decision::Replayed { partition, offset }).await?;
         }

@@ -1,6 +1,6 @@
 //! Dropping dead letters: a final decision that nothing is to be done. The records stay in the log.
 
-use schemas::Receipt;
+use schemas::RecordAddress;
 use storage::log::Decision;
 use storage::log::dead_letters::{DeadLetterIndex, DeadLetterState, TrackedDeadLetter};
 
@@ -14,7 +14,7 @@ pub enum DropRefused {
     Unknown,
     /// It has been replayed.
     #[error("it has been replayed as {0}")]
-    Replayed(Receipt),
+    Replayed(RecordAddress),
     /// A newer release made a decision that this one does not know.
     #[error("a newer release made a decision about it that this release does not know")]
     Unrecognized,
@@ -29,7 +29,7 @@ pub enum DropRefused {
 /// When the journal or the log is unavailable.
 pub async fn drop_dead_letters(
     dead_letters: &DeadLetterLog,
-    addresses: &[Receipt],
+    addresses: &[RecordAddress],
 ) -> Result<Vec<Result<(), DropRefused>>, JournalError> {
     let journal = dead_letters.journal.as_ref();
     let index = DeadLetterIndex::read_many(journal, addresses).await?;

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use schemas::{Position, Receipt, RecordDecoder, RecordKind};
+use schemas::{Position, RecordAddress, RecordDecoder, RecordKind};
 use storage::log::dead_letters::{DeadLetterIndex, DeadLetterState};
 use storage::log::{AppendError, Decision, LogWriter, NewRecord, ReadError};
 use storage::retry::Transient;
@@ -86,7 +86,7 @@ impl Transient for ReplayError {
 /// What remains to be done for a dead letter.
 pub enum Prepared {
     /// Nothing: its copy has this address.
-    Replayed(Receipt),
+    Replayed(RecordAddress),
     /// The record may be appended now.
     Ready(ReadyReplay),
 }
@@ -100,9 +100,9 @@ pub struct ReadyReplay(DecodedDeadLetter);
 /// When the replay is refused, or a backend is unavailable.
 pub async fn replay(
     deps: &ReplayDeps,
-    dead_letter: Receipt,
+    dead_letter: RecordAddress,
     attempt: ReplayAttempt,
-) -> Result<Receipt, ReplayError> {
+) -> Result<RecordAddress, ReplayError> {
     match prepare(deps, dead_letter, attempt).await? {
         Prepared::Replayed(address) => Ok(address),
         Prepared::Ready(ready) => append(deps, &ready).await,
@@ -115,7 +115,7 @@ pub async fn replay(
 /// When the replay is refused, or a backend is unavailable.
 pub async fn prepare(
     deps: &ReplayDeps,
-    dead_letter: Receipt,
+    dead_letter: RecordAddress,
     attempt: ReplayAttempt,
 ) -> Result<Prepared, ReplayError> {
     let index = DeadLetterIndex::read(deps.dead_letters.journal.as_ref()).await?;
@@ -160,7 +160,7 @@ pub async fn prepare(
 pub async fn append(
     deps: &ReplayDeps,
     ReadyReplay(dead): &ReadyReplay,
-) -> Result<Receipt, ReplayError> {
+) -> Result<RecordAddress, ReplayError> {
     let record = NewRecord { key: dead.key, value: dead.value.clone() };
     let outcomes = deps.writer.append(vec![record]).await;
     let no_outcome = || AppendError::Unknown("the log returned no outcome".to_owned());
@@ -190,7 +190,7 @@ async fn refuse_rejected(deps: &ReplayDeps, dead: &DecodedDeadLetter) -> Result<
 }
 
 /// Maps each replayed copy to its original.
-fn copies(index: &DeadLetterIndex) -> HashMap<Receipt, Receipt> {
+fn copies(index: &DeadLetterIndex) -> HashMap<RecordAddress, RecordAddress> {
     let replayed = index.iter().filter_map(|(original, tracked)| match tracked.state {
         DeadLetterState::Replayed(copy) => Some((copy, original)),
         DeadLetterState::Open
@@ -206,7 +206,7 @@ fn copies(index: &DeadLetterIndex) -> HashMap<Receipt, Receipt> {
 async fn refuse_superseded(
     deps: &ReplayDeps,
     dead: &DecodedDeadLetter,
-    copies: &HashMap<Receipt, Receipt>,
+    copies: &HashMap<RecordAddress, RecordAddress>,
     searched_until: Option<Position>,
 ) -> Result<Position, ReplayError> {
     let same_partition = dead.home_partition == dead.source.partition;
@@ -221,7 +221,7 @@ async fn refuse_superseded(
     let mut stream = deps.dead_letters.log.read(dead.home_partition, from..bounds.high);
     while let Some(batch) = stream.recv().await {
         for record in batch?.iter().filter(|record| record.key == dead.key.as_bytes()) {
-            let address = Receipt {
+            let address = RecordAddress {
                 log: deps.dead_letters.number,
                 partition: dead.home_partition,
                 offset: record.offset,

@@ -1,6 +1,6 @@
 //! Why a dead letter must not be replayed.
 
-use schemas::Receipt;
+use schemas::RecordAddress;
 
 /// Why a dead letter must not be replayed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +24,7 @@ pub enum ReplayRefusal {
     StillRejected(String),
     /// A later submission of the person would be undone.
     #[error("the person has submitted since, at {0}: replaying this would undo it")]
-    Superseded(Receipt),
+    Superseded(RecordAddress),
     /// A newer release made a decision that this one does not know.
     #[error("a newer release made a decision about it that this release does not know")]
     Unrecognized,

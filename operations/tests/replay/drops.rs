@@ -1,7 +1,7 @@
 //! Dropping dead letters, also those whose replay is unfinished.
 
 use operations::dead_letters::{DropRefused, ReplayRefusal, drop_dead_letters, replay};
-use schemas::{LogNumber, Offset, PartitionId, Receipt};
+use schemas::{LogNumber, Offset, PartitionId, RecordAddress};
 use storage::log::Decision;
 use storage::log::dead_letters::{DeadLetterIndex, DeadLetterState};
 
@@ -68,7 +68,8 @@ async fn dropped_dead_letters_stay_dropped_and_replayed_or_unknown_ones_are_refu
     let dropped = fixture.misplaced(1).await;
     let replayed = fixture.misplaced(2).await;
     let address = fixture.replay(replayed).await.unwrap();
-    let nothing = Receipt { log: LogNumber::FIRST, partition: PartitionId(0), offset: Offset(99) };
+    let nothing =
+        RecordAddress { log: LogNumber::FIRST, partition: PartitionId(0), offset: Offset(99) };
     for _ in 0..2 {
         let result = drop_dead_letters(at, &[dropped, replayed, nothing]).await;
         let expected = vec![Ok(()), Err(DropRefused::Replayed(address)), Err(DropRefused::Unknown)];
@@ -85,6 +86,6 @@ async fn dropped_and_unknown_dead_letters_are_not_replayed() {
     fixture.deps.dead_letters.journal.decide(dead_letter, Decision::Dropped).await.unwrap();
     assert_eq!(refusal(fixture.replay(dead_letter).await), ReplayRefusal::Dropped);
     assert_eq!(fixture.appended(1).await, 0);
-    let none = Receipt { offset: Offset(99), ..dead_letter };
+    let none = RecordAddress { offset: Offset(99), ..dead_letter };
     assert_eq!(refusal(fixture.replay(none).await), ReplayRefusal::Unknown);
 }

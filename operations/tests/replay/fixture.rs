@@ -9,7 +9,7 @@ use operations::dead_letters::{
 };
 use schemas::{
     Action, Allocation, BudgetId, GenerationRegistry, LogNumber, LogRef, PartitionCount,
-    PartitionId, PersonKey, Position, Receipt, Submission, SubmissionId, encode_record,
+    PartitionId, PersonKey, Position, RecordAddress, Submission, SubmissionId, encode_record,
     partition_for,
 };
 use storage::log::dead_letters::{DeadLetterIndex, DeadLetterState};
@@ -62,7 +62,7 @@ struct Writer {
 
 #[async_trait]
 impl LogWriter for Writer {
-    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<RecordAddress, AppendError>> {
         let mode = self.mode.load(Ordering::Relaxed);
         if mode == AppendMode::Reject as u8 {
             return vec![Err(AppendError::Unavailable("unreachable".into())); records.len()];
@@ -119,7 +119,7 @@ impl Fixture {
         partition: PartitionId,
         number: u64,
         value: Vec<u8>,
-    ) -> Receipt {
+    ) -> RecordAddress {
         let record = NewRecord { key: person(number), value: value.clone() };
         let address = self.log.append_to(vec![(partition, record)]).await.remove(0).unwrap();
         let key = person(number).as_bytes().to_vec();
@@ -131,21 +131,21 @@ impl Fixture {
     }
 
     /// Appends a valid submission to the wrong partition, and its dead letter.
-    pub async fn misplaced(&self, number: u64) -> Receipt {
+    pub async fn misplaced(&self, number: u64) -> RecordAddress {
         let other = PartitionId(1 - partition_for(&person(number), count()).0);
         self.append_dead_letter(other, number, submission(number)).await
     }
 
-    pub async fn replay(&self, dead_letter: Receipt) -> Result<Receipt, ReplayError> {
+    pub async fn replay(&self, dead_letter: RecordAddress) -> Result<RecordAddress, ReplayError> {
         replay(&self.deps, dead_letter, attempt(UnfinishedReplay::Leave)).await
     }
 
-    pub async fn resume(&self, dead_letter: Receipt) -> Result<Receipt, ReplayError> {
+    pub async fn resume(&self, dead_letter: RecordAddress) -> Result<RecordAddress, ReplayError> {
         replay(&self.deps, dead_letter, attempt(UnfinishedReplay::Resume)).await
     }
 
     /// Runs an attempt whose append fails in this mode, and returns it. Later appends are acknowledged.
-    pub async fn fail_replay(&self, dead_letter: Receipt, mode: AppendMode) -> ReplayAttempt {
+    pub async fn fail_replay(&self, dead_letter: RecordAddress, mode: AppendMode) -> ReplayAttempt {
         let attempt = attempt(UnfinishedReplay::Leave);
         self.set_append_mode(mode);
         replay(&self.deps, dead_letter, attempt).await.unwrap_err();
@@ -157,7 +157,7 @@ impl Fixture {
         self.writer.mode.store(mode as u8, Ordering::Relaxed);
     }
 
-    pub async fn state(&self, dead_letter: Receipt) -> DeadLetterState {
+    pub async fn state(&self, dead_letter: RecordAddress) -> DeadLetterState {
         DeadLetterIndex::read(self.deps.dead_letters.journal.as_ref())
             .await
             .unwrap()
@@ -167,7 +167,7 @@ impl Fixture {
     }
 
     /// Appends a person's submission to their own partition.
-    pub async fn submit(&self, number: u64, value: Vec<u8>) -> Receipt {
+    pub async fn submit(&self, number: u64, value: Vec<u8>) -> RecordAddress {
         let record = NewRecord { key: person(number), value };
         LogWriter::append(&*self.log, vec![record]).await.remove(0).unwrap()
     }

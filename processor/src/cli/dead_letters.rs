@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use runtime::config::ConfigArgs;
 use runtime::console;
-use schemas::{LogRef, Receipt};
+use schemas::{LogRef, RecordAddress};
 use storage::config::StorageConfig;
 use storage::log::dead_letters::{
     DeadLetterIndex, DeadLetterRecord, DeadLetterRecordError, DeadLetterState, TrackedDeadLetter,
@@ -63,7 +63,7 @@ struct ShowArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Address of the record: partition.offset
-    letter: Receipt,
+    letter: RecordAddress,
 }
 
 /// Append the records of dead letters again, each exactly once, to their own partition
@@ -78,7 +78,7 @@ struct ReplayArgs {
     resume: bool,
     /// Addresses of the records: partition.offset
     #[arg(required = true)]
-    letters: Vec<Receipt>,
+    letters: Vec<RecordAddress>,
 }
 
 /// Mark dead letters as dropped; their records stay in the log
@@ -88,7 +88,7 @@ struct DropArgs {
     config: ConfigArgs,
     /// Addresses of the records: partition.offset
     #[arg(required = true)]
-    letters: Vec<Receipt>,
+    letters: Vec<RecordAddress>,
 }
 
 impl DeadLettersArgs {
@@ -112,7 +112,7 @@ enum DeadLettersCommandError {
     #[error(transparent)]
     Record(#[from] DeadLetterRecordError),
     #[error("there is no dead letter {0}")]
-    Unknown(Receipt),
+    Unknown(RecordAddress),
     #[error("{0}; some may have been dropped anyway")]
     Journal(#[from] JournalError),
 }
@@ -162,7 +162,7 @@ fn is_undone(state: DeadLetterState) -> bool {
     matches!(state, DeadLetterState::Open | DeadLetterState::Replaying { .. })
 }
 
-fn line(address: Receipt, tracked: &TrackedDeadLetter) -> String {
+fn line(address: RecordAddress, tracked: &TrackedDeadLetter) -> String {
     let meta = &tracked.meta;
     let at = i64::try_from(meta.appended_at_ms).ok();
     let at = at.and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
@@ -240,7 +240,7 @@ async fn replay_all(
 }
 
 async fn drop_all(
-    addresses: &[Receipt],
+    addresses: &[RecordAddress],
     storage: &StorageConfig,
 ) -> Result<bool, DeadLettersCommandError> {
     let store = storage.open_existing_store().await?.store;

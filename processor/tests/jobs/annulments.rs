@@ -9,7 +9,7 @@ use schemas::job::{self, Job, JobKind, JobState, Verdict};
 use schemas::{
     AnnulmentEffect, AnnulmentEntry, AnnulmentId, AnnulmentPart, AnnulmentReason, AnnulmentRequest,
     AnnulmentSelection, AnnulmentState, BallotDigest, Budget, BudgetId, CombinedTotals,
-    IdentityLevel, NetworkDigest, PersonKey, PersonKeys, Receipt, ResultsSummary, Signal,
+    IdentityLevel, NetworkDigest, PersonKey, PersonKeys, RecordAddress, ResultsSummary, Signal,
     SignalAction, SignalOrigin, SignalSpan, StoredAnnulments,
 };
 use storage::control::sqlite::SqliteControlTopic;
@@ -285,7 +285,7 @@ struct FaultyWriter {
 
 #[async_trait]
 impl LogWriter for FaultyWriter {
-    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<RecordAddress, AppendError>> {
         if !self.is_repaired.load(Ordering::Relaxed) {
             return records.iter().map(|_| Err(AppendError::Sealed)).collect();
         }

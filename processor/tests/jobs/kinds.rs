@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use operations::archive::check_archive;
 use operations::progress::Progress;
 use schemas::job::{self, ExportFormat, Job, JobId, JobKind, JobState, NewJob, Priority, Verdict};
-use schemas::{Budget, Generation, Offset, Receipt};
+use schemas::{Budget, Generation, Offset, RecordAddress};
 use sha2::{Digest, Sha256};
 use storage::cache::memory::MemoryCache;
 use storage::control::sqlite::SqliteControlTopic;
@@ -197,7 +197,7 @@ async fn a_report_job_writes_results_people_over_time_and_the_verdict_of_an_audi
 }
 
 /// Reads every dead letter's address and state.
-async fn dead_letter_states(fixture: &Fixture) -> Vec<(Receipt, DeadLetterState)> {
+async fn dead_letter_states(fixture: &Fixture) -> Vec<(RecordAddress, DeadLetterState)> {
     let index = DeadLetterIndex::read(&fixture.dead_letter_journal()).await.unwrap();
     index.iter().map(|(address, tracked)| (address, tracked.state)).collect()
 }
@@ -210,7 +210,7 @@ async fn a_dead_letter_is_replayed_once_for_any_number_of_jobs_or_refused_with_t
     let replay = |dead_letter| JobKind::ReplayDeadLetter { dead_letter, resume: false };
     let (verdict, result) = run(&fixture, replay(misplaced)).await;
     assert_eq!(verdict, Verdict::Clean);
-    let address = result.strip_prefix("replayed as ").unwrap().parse::<Receipt>().unwrap();
+    let address = result.strip_prefix("replayed as ").unwrap().parse::<RecordAddress>().unwrap();
     assert_ne!(address.partition, misplaced.partition);
     assert_eq!(run(&fixture, replay(misplaced)).await.1, result);
     let found = dead_letter_states(&fixture).await;
@@ -237,7 +237,7 @@ struct LosingWriter {
 
 #[async_trait]
 impl LogWriter for LosingWriter {
-    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<RecordAddress, AppendError>> {
         let results = self.log.append(records).await;
         if self.lost.swap(true, Ordering::Relaxed) {
             return results;
@@ -251,7 +251,7 @@ impl LogWriter for LosingWriter {
 }
 
 /// Starts a processor on a [`LosingWriter`], with a dead letter that can be replayed.
-async fn start_with_losing_writer() -> (Fixture, Arc<LosingWriter>, Receipt) {
+async fn start_with_losing_writer() -> (Fixture, Arc<LosingWriter>, RecordAddress) {
     let mut fixture = settled().await;
     let misplaced = fixture.append_misplaced().await;
     fixture.wait_until_settled().await;
@@ -269,7 +269,7 @@ async fn a_replay_whose_response_was_lost_is_found_by_the_next_attempt_and_appen
     let kind = JobKind::ReplayDeadLetter { dead_letter: misplaced, resume: false };
     let (_, result) = run(&fixture, kind).await;
     assert!(writer.lost.load(Ordering::Relaxed), "the record was never appended");
-    let address = result.strip_prefix("replayed as ").unwrap().parse::<Receipt>().unwrap();
+    let address = result.strip_prefix("replayed as ").unwrap().parse::<RecordAddress>().unwrap();
     let end = fixture.reader().bounds(address.partition).await.unwrap().high;
     assert_eq!(end, address.offset.next(), "the record was appended once");
     fixture.stop_processor().await;
@@ -290,7 +290,7 @@ async fn a_replay_cancelled_after_its_response_was_lost_succeeds_with_the_addres
         panic!("{:?}", fixture.store.job(id).await)
     };
     let result = result.to_string();
-    let address = result.strip_prefix("replayed as ").unwrap().parse::<Receipt>().unwrap();
+    let address = result.strip_prefix("replayed as ").unwrap().parse::<RecordAddress>().unwrap();
     assert!(
         dead_letter_states(&fixture)
             .await
@@ -311,7 +311,7 @@ async fn a_dead_letter_is_dropped_and_an_unknown_one_is_refused() {
     assert_eq!(dead_letter_states(&fixture).await[0], (dead_letter, DeadLetterState::Dropped));
     let (_, reason) = run(&fixture, JobKind::ReplayDeadLetter { dead_letter, resume: true }).await;
     assert_eq!(reason, "refused: it has been dropped");
-    let unknown = Receipt { offset: Offset(1_000_000), ..dead_letter };
+    let unknown = RecordAddress { offset: Offset(1_000_000), ..dead_letter };
     for kind in [
         JobKind::DropDeadLetter { dead_letter: unknown },
         JobKind::ReplayDeadLetter { dead_letter: unknown, resume: false },

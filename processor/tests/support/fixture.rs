@@ -14,7 +14,7 @@ use processor::ProcessorDeps;
 use schemas::{
     Action, Allocation, AnnulmentAction, AnnulmentId, AnnulmentStamp, Budget, BudgetId,
     BudgetTotals, Category, CategoryId, Generation, IdentityRule, LogRef, PartitionCount,
-    PartitionId, PersonKey, Position, PublishStep, Receipt, RecordEncoder, RecordStamp,
+    PartitionId, PersonKey, Position, PublishStep, RecordAddress, RecordEncoder, RecordStamp,
     ResultsVisibility, Submission, SubmissionId, encode_record, partition_for,
 };
 use storage::cache::Cache;
@@ -214,7 +214,7 @@ impl Fixture {
     }
 
     /// Appends a valid submission of a new person to the wrong partition.
-    pub async fn append_misplaced(&self) -> Receipt {
+    pub async fn append_misplaced(&self) -> RecordAddress {
         self.appended.fetch_add(1, Ordering::Relaxed);
         let person = PersonKey::from_bytes([0x5a; PersonKey::BYTES]);
         let partition = PartitionId((partition_for(&person, count()).0 + 1) % PARTITIONS);

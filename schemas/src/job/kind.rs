@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AnnulmentEffect, AnnulmentId, AnnulmentRequest, BudgetId, Receipt};
+use crate::{AnnulmentEffect, AnnulmentId, AnnulmentRequest, BudgetId, RecordAddress};
 
 /// What a job does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub enum JobKind {
     ReplayDeadLetter {
         /// Address of the dead letter's record.
         #[serde(rename = "letter")]
-        dead_letter: Receipt,
+        dead_letter: RecordAddress,
         /// Resumes a replay that another process has begun and abandoned.
         resume: bool,
     },
@@ -48,7 +48,7 @@ pub enum JobKind {
     DropDeadLetter {
         /// Address of the dead letter's record.
         #[serde(rename = "letter")]
-        dead_letter: Receipt,
+        dead_letter: RecordAddress,
     },
     /// Annuls people of a budget, or computes what that would change.
     Annul {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::{LogNumber, Offset, PartitionId, Receipt};
+use crate::{LogNumber, Offset, PartitionId, RecordAddress};
 
 const WORKERS: [&str; 2] = ["one", "two"];
 
@@ -385,7 +385,7 @@ fn a_job_is_one_flat_json_object_and_damage_is_detected() {
     assert_eq!(Job::from_json(&job.to_json().replace("running", "walking")), None);
     assert_eq!(Job::from_json("{}"), None);
     let dead_letter =
-        Receipt { log: LogNumber::FIRST, partition: PartitionId(3), offset: Offset(1042) };
+        RecordAddress { log: LogNumber::FIRST, partition: PartitionId(3), offset: Offset(1042) };
     for kind in [
         JobKind::ReplayDeadLetter { dead_letter, resume: true },
         JobKind::DropDeadLetter { dead_letter },

@@ -7,7 +7,7 @@ use moka::Expiry;
 use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use schemas::{BudgetId, PersonKey, Receipt, SubmissionId};
+use schemas::{BudgetId, PersonKey, RecordAddress, SubmissionId};
 
 use super::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 
@@ -51,7 +51,7 @@ enum AttemptState {
     },
     /// It may be in the log.
     Unknown,
-    Accepted(Receipt),
+    Accepted(RecordAddress),
 }
 
 impl StoredAttempt {

@@ -10,7 +10,7 @@ pub mod redis;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schemas::{BudgetId, PersonKey, Receipt, SubmissionId};
+use schemas::{BudgetId, PersonKey, RecordAddress, SubmissionId};
 
 /// An attempt to append a submission with a client-supplied id. The same id of two persons is two ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub enum BeginOutcome {
     /// log or the fold recognises some repeated ids.
     Unchecked,
     /// The submission was accepted before, with this receipt.
-    Repeat(Receipt),
+    Repeat(RecordAddress),
     /// The same submission is in flight.
     InFlight,
     /// The id was used for other content, which is in the log, may be in it, or is in flight.
@@ -56,7 +56,7 @@ impl BeginOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptOutcome {
     /// The submission is in the log, with this receipt.
-    Accepted(Receipt),
+    Accepted(RecordAddress),
     /// The submission is not in the log. Its id can be used again, with any content.
     NotAppended,
     /// The submission may be in the log. Its id can be used again with the same content alone: the fold would take

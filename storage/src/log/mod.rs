@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schemas::{LogRef, PartitionCount, PartitionId, PersonKey, Position, Receipt};
+use schemas::{LogRef, PartitionCount, PartitionId, PersonKey, Position, RecordAddress};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -68,7 +68,7 @@ pub enum AppendError {
     Closed,
     /// The log has this submission already, at this address.
     #[error("the submission is in the log already, at {0}")]
-    Repeated(Receipt),
+    Repeated(RecordAddress),
     /// The log has another submission with this id: the record is not in the log and never will be.
     #[error("the log has a submission with this id and different content")]
     IdReused,
@@ -79,14 +79,14 @@ pub enum AppendError {
 pub trait LogWriter: Send + Sync + 'static {
     /// Appends records and returns one result for each, in order: its address once it is durable, or an error.
     /// Returns within a bound of about a second (longer only while the log is sealed), and drops the records then.
-    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>>;
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<RecordAddress, AppendError>>;
 
     /// Appends submissions, each at most once for its submission id if the log knows the ids that it has. A log that
     /// does not know them appends them all, as [`append`](Self::append) does: then the fold counts an id once.
     async fn append_once_per_id(
         &self,
         records: Vec<NewRecord>,
-    ) -> Vec<Result<Receipt, AppendError>> {
+    ) -> Vec<Result<RecordAddress, AppendError>> {
         self.append(records).await
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use schemas::{LogNumber, Offset, PartitionId, PersonKey, Receipt, SubmissionId};
+use schemas::{LogNumber, Offset, PartitionId, PersonKey, RecordAddress, SubmissionId};
 use storage::idempotency::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use uuid::Uuid;
 
@@ -33,8 +33,8 @@ macro_rules! idempotency_contract {
 }
 pub(crate) use idempotency_contract;
 
-const RECEIPT: Receipt =
-    Receipt { log: LogNumber(2), partition: PartitionId(3), offset: Offset(1_042) };
+const RECEIPT: RecordAddress =
+    RecordAddress { log: LogNumber(2), partition: PartitionId(3), offset: Offset(1_042) };
 
 fn new_attempt() -> IdempotentSubmission {
     IdempotentSubmission {

@@ -26,7 +26,7 @@ pub fn read_dead_letters(path: &Path) -> Vec<DeadLetter> {
     let mut select = connection.prepare("SELECT * FROM dead_letters").unwrap();
     let letters = select.query_map([], |row| {
         Ok(DeadLetter {
-            source: Receipt {
+            source: RecordAddress {
                 log: LogNumber::FIRST,
                 partition: PartitionId(row.get(0)?),
                 offset: Offset(row.get::<_, i64>(1)? as u64),
@@ -87,8 +87,8 @@ fn submission(person: u8, id: u128, shares: &[u32], generated_id: bool) -> NewRe
     NewRecord { key: submission.person, value }
 }
 
-fn address(offset: u64) -> Receipt {
-    Receipt { log: LogNumber::FIRST, partition: PartitionId(0), offset: Offset(offset) }
+fn address(offset: u64) -> RecordAddress {
+    RecordAddress { log: LogNumber::FIRST, partition: PartitionId(0), offset: Offset(offset) }
 }
 
 #[tokio::test]

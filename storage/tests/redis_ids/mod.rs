@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use schemas::redis::{former_idempotency_key, idempotency_key};
-use schemas::{LogNumber, Offset, PartitionId, Receipt, SubmissionId};
+use schemas::{LogNumber, Offset, PartitionId, RecordAddress, SubmissionId};
 use storage::idempotency::layered::LayeredIdempotency;
 use storage::idempotency::memory::MemoryIdempotency;
 use storage::idempotency::redis::RedisIdempotency;
@@ -16,10 +16,10 @@ use crate::build::{new_budget_id, person};
 use crate::redis_server::Server;
 use crate::wait::{TEST_TIMEOUT, until};
 
-const RECEIPT: Receipt =
-    Receipt { log: LogNumber(2), partition: PartitionId(3), offset: Offset(42) };
-const OTHER_RECEIPT: Receipt =
-    Receipt { log: LogNumber(2), partition: PartitionId(3), offset: Offset(43) };
+const RECEIPT: RecordAddress =
+    RecordAddress { log: LogNumber(2), partition: PartitionId(3), offset: Offset(42) };
+const OTHER_RECEIPT: RecordAddress =
+    RecordAddress { log: LogNumber(2), partition: PartitionId(3), offset: Offset(43) };
 
 fn new_attempt() -> IdempotentSubmission {
     IdempotentSubmission {
@@ -45,7 +45,7 @@ async fn begin(store: &impl Idempotency, attempt: &IdempotentSubmission) -> Begi
     begin_all(store, std::slice::from_ref(attempt)).await[0]
 }
 
-async fn accept(store: &impl Idempotency, attempt: &IdempotentSubmission, receipt: Receipt) {
+async fn accept(store: &impl Idempotency, attempt: &IdempotentSubmission, receipt: RecordAddress) {
     store.finish(&[(attempt.clone(), AttemptOutcome::Accepted(receipt))]).await;
 }
 

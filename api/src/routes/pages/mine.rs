@@ -15,7 +15,7 @@ use page::html::{MinePage, MineState, OwnAllocation, mine_page};
 use page::view::BudgetView;
 use runtime::http::prefers_json;
 use runtime::problem::Problem;
-use schemas::{Budget, ClientReceipt, IdentityRule, PartitionCount, PersonId, SubmissionId};
+use schemas::{Budget, IdentityRule, PartitionCount, PersonId, Receipt, SubmissionId};
 use uuid::Uuid;
 
 use super::html_response::private_page;
@@ -127,8 +127,8 @@ async fn state(
 }
 
 /// Parses a receipt of a query. Other texts are ignored, as in a link that was cut off.
-fn receipt(text: &Option<String>) -> Option<ClientReceipt> {
-    let receipt: ClientReceipt = text.as_deref()?.parse().ok()?;
+fn receipt(text: &Option<String>) -> Option<Receipt> {
+    let receipt: Receipt = text.as_deref()?.parse().ok()?;
     (receipt.address.partition.0 < PartitionCount::MAX).then_some(receipt)
 }
 
@@ -137,7 +137,7 @@ fn counted(api: &ApiState, budget: &Budget, found: &LocatedPersonRow) -> Option<
     (found.row.basis_points.len() == budget.categories.len()).then(|| {
         MineState::Counted(OwnAllocation {
             shares: found.row.basis_points.clone(),
-            receipt: api.receipt_signer.sign(&budget.id, found.receipt).to_string(),
+            receipt: api.receipt_signer.sign(&budget.id, found.address).to_string(),
         })
     })
 }

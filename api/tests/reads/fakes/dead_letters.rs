@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use super::{Switch, partitions};
 
 /// A record's address, key and value.
-pub type Stored = (Receipt, Vec<u8>, Vec<u8>);
+pub type Stored = (RecordAddress, Vec<u8>, Vec<u8>);
 
 /// A dead letter journal, and the log that holds the records' bytes.
 #[derive(Default)]
@@ -29,7 +29,7 @@ pub struct FakeDeadLetters {
 impl FakeDeadLetters {
     /// Appends a dead letter and its record.
     pub fn put(&self, address: &str, reason: &str, value: &[u8]) {
-        let (address, key): (Receipt, _) = (address.parse().unwrap(), [7; 16]);
+        let (address, key): (RecordAddress, _) = (address.parse().unwrap(), [7; 16]);
         let meta = DeadLetterMeta {
             reason: reason.into(),
             key_bytes: key.len() as u64,
@@ -83,7 +83,7 @@ impl DeadLetterJournal for OpenFakeDeadLetters {
         receiver
     }
 
-    async fn decide(&self, _: Receipt, _: Decision) -> Result<(), AppendError> {
+    async fn decide(&self, _: RecordAddress, _: Decision) -> Result<(), AppendError> {
         panic!("the api decides on no dead letters");
     }
 }

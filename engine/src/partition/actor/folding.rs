@@ -3,7 +3,7 @@
 //! counted.
 
 use runtime::clock::now_ms;
-use schemas::{Position, Receipt, record_fingerprint};
+use schemas::{Position, RecordAddress, record_fingerprint};
 use storage::log::{DeadLetter, Record, RecordBatch};
 use storage::store::RecordFingerprint;
 use tokio::time::Instant;
@@ -81,7 +81,11 @@ impl Partition {
         }
         self.folded.tally.dead_lettered += 1;
         self.dead_letters.push(DeadLetter {
-            source: Receipt { log: self.deps.log.number, partition: self.id.partition, offset },
+            source: RecordAddress {
+                log: self.deps.log.number,
+                partition: self.id.partition,
+                offset,
+            },
             reason,
             key: record.key.to_vec(),
             value: record.value.to_vec(),

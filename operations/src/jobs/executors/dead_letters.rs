@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use schemas::Receipt;
+use schemas::RecordAddress;
 use schemas::job::Verdict;
 use storage::log::dead_letters::DeadLetterIndex;
 
@@ -44,7 +44,7 @@ async fn dead_letter_log(deps: &JobExecutorDeps) -> Result<DeadLetterLog, JobFai
 pub(super) async fn replay(
     deps: &JobExecutorDeps,
     job: &JobLease,
-    dead_letter: Receipt,
+    dead_letter: RecordAddress,
     resume: bool,
 ) -> Result<JobOutcome, JobFailure> {
     let replay_deps = Arc::new(ReplayDeps {
@@ -75,7 +75,7 @@ pub(super) async fn replay(
 /// Returns the outcome if the record has been appended.
 pub(super) async fn replayed(
     deps: &JobExecutorDeps,
-    dead_letter: Receipt,
+    dead_letter: RecordAddress,
 ) -> Result<Option<JobOutcome>, JobFailure> {
     let dead_letters = dead_letter_log(deps).await?;
     let Some(found) = DeadLetterIndex::read_one(dead_letters.journal.as_ref(), dead_letter).await?
@@ -93,13 +93,13 @@ fn refused(reason: &impl ToString) -> JobOutcome {
     }
 }
 
-fn replayed_as(address: Receipt) -> JobOutcome {
+fn replayed_as(address: RecordAddress) -> JobOutcome {
     JobOutcome { verdict: Verdict::Clean, result: format!("replayed as {address}").into() }
 }
 
 pub(super) async fn drop_one(
     deps: &JobExecutorDeps,
-    dead_letter: Receipt,
+    dead_letter: RecordAddress,
 ) -> Result<JobOutcome, JobFailure> {
     for dropped in
         dead_letters::drop_dead_letters(&dead_letter_log(deps).await?, &[dead_letter]).await?

@@ -9,7 +9,7 @@
 //! Releases that do not write the last form take it for a new id, whatever the content, and leave it until they accept
 //! the submission.
 
-use schemas::Receipt;
+use schemas::RecordAddress;
 
 use crate::idempotency::{BeginOutcome, IdempotentSubmission};
 
@@ -24,8 +24,8 @@ pub(super) fn unknown(attempt: &IdempotentSubmission) -> String {
     format!("{:016x} {UNKNOWN_MARK}", attempt.digest)
 }
 
-pub(super) fn accepted(attempt: &IdempotentSubmission, receipt: &Receipt) -> String {
-    format!("{:016x} {receipt}", attempt.digest)
+pub(super) fn accepted(attempt: &IdempotentSubmission, address: &RecordAddress) -> String {
+    format!("{:016x} {address}", attempt.digest)
 }
 
 /// Returns the outcome for a value of the attempt's key. A malformed value counts as none.
@@ -65,11 +65,11 @@ mod tests {
         fn stored_values_yield_the_outcome_they_were_written_for(
             digest: u64, other: u64, log in 0..3_u32, partition in 0..1_024_u32, offset in 0..i64::MAX as u64,
         ) {
-            let receipt = Receipt { log: LogNumber(log), partition: PartitionId(partition), offset: Offset(offset) };
+            let address = RecordAddress { log: LogNumber(log), partition: PartitionId(partition), offset: Offset(offset) };
             let outcome = |digest, value: &str| begin_outcome(&attempt(digest), value.as_bytes());
             prop_assert_eq!(outcome(digest, &in_flight(&attempt(digest))), BeginOutcome::InFlight);
-            let stored = accepted(&attempt(digest), &receipt);
-            prop_assert_eq!(outcome(digest, &stored), BeginOutcome::Repeat(receipt));
+            let stored = accepted(&attempt(digest), &address);
+            prop_assert_eq!(outcome(digest, &stored), BeginOutcome::Repeat(address));
             let maybe_stored = unknown(&attempt(digest));
             prop_assert_eq!(outcome(digest, &maybe_stored), BeginOutcome::First);
             if other != digest {

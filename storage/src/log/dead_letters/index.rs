@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use schemas::{PartitionId, Position, Receipt};
+use schemas::{PartitionId, Position, RecordAddress};
 use uuid::Uuid;
 
 use super::{DeadLetterJournal, DeadLetterMeta, Decision, JournalEntry};
@@ -23,7 +23,7 @@ pub enum DeadLetterState {
         from: Position,
     },
     /// The record was appended again, at this address.
-    Replayed(Receipt),
+    Replayed(RecordAddress),
     /// The dead letter needs no action.
     Dropped,
     /// A newer release made a decision that this one does not know: nothing can be decided here.
@@ -44,7 +44,7 @@ pub struct TrackedDeadLetter {
 /// Dead letters of the journal, by their record's address.
 #[derive(Debug, Default)]
 pub struct DeadLetterIndex {
-    by_source: BTreeMap<Receipt, TrackedDeadLetter>,
+    by_source: BTreeMap<RecordAddress, TrackedDeadLetter>,
     foreign: u64,
 }
 
@@ -69,7 +69,7 @@ impl DeadLetterIndex {
     /// When the journal cannot be read to its end.
     pub async fn read_page(
         journal: &dyn DeadLetterJournal,
-        after: Option<Receipt>,
+        after: Option<RecordAddress>,
         limit: usize,
     ) -> Result<DeadLetterPage, ReadError> {
         let mut index = Self::default();
@@ -99,7 +99,7 @@ impl DeadLetterIndex {
     /// When the journal cannot be read to its end.
     pub async fn read_one(
         journal: &dyn DeadLetterJournal,
-        source: Receipt,
+        source: RecordAddress,
     ) -> Result<Option<TrackedDeadLetter>, ReadError> {
         Ok(Self::read_many(journal, &[source]).await?.by_source.into_values().next())
     }
@@ -110,9 +110,9 @@ impl DeadLetterIndex {
     /// When the journal cannot be read to its end.
     pub async fn read_many(
         journal: &dyn DeadLetterJournal,
-        sources: &[Receipt],
+        sources: &[RecordAddress],
     ) -> Result<Self, ReadError> {
-        let wanted: HashSet<&Receipt> = sources.iter().collect();
+        let wanted: HashSet<&RecordAddress> = sources.iter().collect();
         let mut index = Self::default();
         let mut entries = journal.entries();
         while let Some(entry) = entries.recv().await {
@@ -147,7 +147,7 @@ impl DeadLetterIndex {
     }
 
     /// Returns one dead letter.
-    pub fn get(&self, source: Receipt) -> Option<&TrackedDeadLetter> {
+    pub fn get(&self, source: RecordAddress) -> Option<&TrackedDeadLetter> {
         self.by_source.get(&source)
     }
 
@@ -157,7 +157,7 @@ impl DeadLetterIndex {
     }
 
     /// Iterates over all dead letters, ordered by address.
-    pub fn iter(&self) -> impl Iterator<Item = (Receipt, &TrackedDeadLetter)> {
+    pub fn iter(&self) -> impl Iterator<Item = (RecordAddress, &TrackedDeadLetter)> {
         self.by_source.iter().map(|(source, letter)| (*source, letter))
     }
 }
@@ -166,23 +166,23 @@ impl DeadLetterIndex {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetterPage {
     /// The dead letters, ordered by address.
-    pub letters: Vec<(Receipt, TrackedDeadLetter)>,
+    pub letters: Vec<(RecordAddress, TrackedDeadLetter)>,
     /// `after` of the next page; `None` on the last page.
-    pub next: Option<Receipt>,
+    pub next: Option<RecordAddress>,
 }
 
 impl DeadLetterState {
     /// Returns the state after a decision. `Replayed` is final, since the record is in the log. Otherwise the first
     /// decision holds, except that a dead letter can be dropped while it is replaying. After a decision of a newer
     /// release only `Replayed` is certain.
-    fn after(self, source: Receipt, decision: Decision) -> Self {
+    fn after(self, source: RecordAddress, decision: Decision) -> Self {
         match (self, decision) {
             (Self::Open, Decision::Replay { attempt, partition, from }) => {
                 Self::Replaying { attempt, partition, from }
             }
             (Self::Replayed(_), _) => self,
             (_, Decision::Replayed { partition, offset }) => {
-                Self::Replayed(Receipt { partition, offset, ..source })
+                Self::Replayed(RecordAddress { partition, offset, ..source })
             }
             (_, Decision::Unrecognized) | (Self::Unrecognized, _) => Self::Unrecognized,
             (_, Decision::Dropped) => Self::Dropped,
@@ -199,8 +199,8 @@ mod tests {
 
     use super::*;
 
-    const SOURCE: Receipt =
-        Receipt { log: LogNumber::FIRST, partition: PartitionId(3), offset: Offset(42) };
+    const SOURCE: RecordAddress =
+        RecordAddress { log: LogNumber::FIRST, partition: PartitionId(3), offset: Offset(42) };
 
     fn letter() -> JournalEntry {
         let reason = "unknown record version 9".to_owned();
@@ -238,7 +238,7 @@ mod tests {
             let actual = state(std::iter::once(letter()).chain(entries)).unwrap();
             let replayed = decisions.iter().find_map(|decision| match decision {
                 Decision::Replayed { partition, offset } => {
-                    Some(DeadLetterState::Replayed(Receipt { partition: *partition, offset: *offset, ..SOURCE }))
+                    Some(DeadLetterState::Replayed(RecordAddress { partition: *partition, offset: *offset, ..SOURCE }))
                 }
                 Decision::Replay { .. } | Decision::Dropped | Decision::Unrecognized => None,
             });
@@ -265,13 +265,17 @@ mod tests {
             receiver
         }
 
-        async fn decide(&self, _: Receipt, _: Decision) -> Result<(), crate::log::AppendError> {
+        async fn decide(
+            &self,
+            _: RecordAddress,
+            _: Decision,
+        ) -> Result<(), crate::log::AppendError> {
             unreachable!("the index only reads")
         }
     }
 
     fn journals() -> impl Strategy<Value = Vec<JournalEntry>> {
-        let source = (0..3_u32, 0..6_u64).prop_map(|(partition, offset)| Receipt {
+        let source = (0..3_u32, 0..6_u64).prop_map(|(partition, offset)| RecordAddress {
             log: LogNumber::FIRST,
             partition: PartitionId(partition),
             offset: Offset(offset),
@@ -331,8 +335,11 @@ mod tests {
             assert_eq!(decided(&[r#""dropped""#, newer]), unrecognized, "{newer}");
             assert_eq!(decided(&[newer, r#""dropped""#]), unrecognized, "{newer}");
             let offset = Offset(4);
-            let copy =
-                DeadLetterState::Replayed(Receipt { partition: PartitionId(1), offset, ..SOURCE });
+            let copy = DeadLetterState::Replayed(RecordAddress {
+                partition: PartitionId(1),
+                offset,
+                ..SOURCE
+            });
             assert_eq!(decided(&[newer, replayed]), Some(copy), "{newer}");
             assert_eq!(decided(&[replayed, newer]), Some(copy), "{newer}");
         }

@@ -9,7 +9,7 @@ mod record;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use schemas::{LogRef, Offset, PartitionId, Position, Receipt};
+use schemas::{LogRef, Offset, PartitionId, Position, RecordAddress};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -24,7 +24,7 @@ pub use record::{DeadLetterRecord, DeadLetterRecordError};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// The record's address, which identifies the dead letter: appending it twice changes nothing.
-    pub source: Receipt,
+    pub source: RecordAddress,
     /// Why the fold rejected the record.
     pub reason: String,
     /// The record's key, unchanged.
@@ -94,9 +94,9 @@ pub struct DeadLetterMeta {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JournalEntry {
     /// A dead letter, identified by its record's address.
-    DeadLetter(Receipt, DeadLetterMeta),
+    DeadLetter(RecordAddress, DeadLetterMeta),
     /// A decision about a dead letter.
-    Decision(Receipt, Decision),
+    Decision(RecordAddress, Decision),
     /// An entry that another program wrote.
     Foreign,
 }
@@ -112,7 +112,7 @@ pub trait DeadLetterJournal: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the decision may be missing from the journal: read the journal, or append the decision again.
-    async fn decide(&self, letter: Receipt, decision: Decision) -> Result<(), AppendError>;
+    async fn decide(&self, letter: RecordAddress, decision: Decision) -> Result<(), AppendError>;
 }
 
 /// Opens the dead letter journal and the logs that hold the records. Opened for each request: requests are rare, and

@@ -1,6 +1,6 @@
 //! The bytes of a dead letter: its record in the log, as long as the log was not recreated or truncated.
 
-use schemas::{Position, Receipt};
+use schemas::{Position, RecordAddress};
 
 use super::DeadLetterMeta;
 use crate::log::{LogReader, ReadError};
@@ -32,7 +32,7 @@ impl DeadLetterRecord {
     /// When the record cannot be read, or is another one.
     pub async fn read(
         log: &dyn LogReader,
-        source: Receipt,
+        source: RecordAddress,
         meta: &DeadLetterMeta,
     ) -> Result<Self, DeadLetterRecordError> {
         let start = Position(source.offset.0);

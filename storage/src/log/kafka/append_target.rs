@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use schemas::{LogNumber, LogRef, PartitionId, Receipt, partition_for};
+use schemas::{LogNumber, LogRef, PartitionId, RecordAddress, partition_for};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -28,7 +28,7 @@ impl AppendTarget {
     pub async fn append<'r>(
         &self,
         records: impl ExactSizeIterator<Item = &'r NewRecord> + Clone,
-    ) -> Vec<Result<Receipt, AppendError>> {
+    ) -> Vec<Result<RecordAddress, AppendError>> {
         let partition = |record: &NewRecord| partition_for(&record.key, self.log.partitions);
         let outgoing = records.clone().map(|record| Outgoing {
             partition: partition(record).0,
@@ -38,7 +38,7 @@ impl AppendTarget {
         });
         let offsets = self.producer.send(outgoing).await;
         let receipt = |(record, offset): (_, Result<_, _>)| {
-            offset.map(|offset| Receipt {
+            offset.map(|offset| RecordAddress {
                 log: self.log.number,
                 partition: partition(record),
                 offset,

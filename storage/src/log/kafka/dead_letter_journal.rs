@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
-use schemas::{LogNumber, Offset, PartitionId, Receipt};
+use schemas::{LogNumber, Offset, PartitionId, RecordAddress};
 use tokio::sync::{OnceCell, mpsc};
 
 use super::KafkaConfig;
@@ -58,7 +58,7 @@ impl DeadLetterJournal for KafkaDeadLetterJournal {
         spawn_reader(STREAM_CAPACITY, move |entries| read_all(&config, entries))
     }
 
-    async fn decide(&self, letter: Receipt, decision: Decision) -> Result<(), AppendError> {
+    async fn decide(&self, letter: RecordAddress, decision: Decision) -> Result<(), AppendError> {
         let decision = serde_json::to_vec(&decision)
             .map_err(|error| AppendError::Unavailable(error.to_string()))?;
         let headers =
@@ -140,7 +140,7 @@ fn parse_entry(message: &BorrowedMessage<'_>) -> Option<JournalEntry> {
         let header = headers.iter().find(|header| header.key == name)?;
         std::str::from_utf8(header.value?).ok()
     };
-    let letter = Receipt {
+    let letter = RecordAddress {
         log: LogNumber(text("log")?.parse().ok()?),
         partition: PartitionId(text("partition")?.parse().ok()?),
         offset: Offset(text("offset")?.parse().ok()?),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use rdkafka::message::{Header, OwnedHeaders};
-use schemas::Receipt;
+use schemas::RecordAddress;
 
 use super::KafkaConfig;
 use super::producer::{IdempotentProducer, Outgoing};
@@ -46,7 +46,7 @@ impl DeadLetterWriter for KafkaDeadLetterWriter {
 }
 
 /// Returns the headers with a dead letter's address, which every entry of the topic has.
-pub(super) fn address_headers(source: Receipt) -> OwnedHeaders {
+pub(super) fn address_headers(source: RecordAddress) -> OwnedHeaders {
     OwnedHeaders::new()
         .insert(Header { key: "log", value: Some(&source.log.to_string()) })
         .insert(Header { key: "partition", value: Some(&source.partition.to_string()) })

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schemas::{LogRef, PartitionId, Receipt};
+use schemas::{LogRef, PartitionId, RecordAddress};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -60,7 +60,7 @@ impl KafkaLogWriter {
 
 #[async_trait]
 impl LogWriter for KafkaLogWriter {
-    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<RecordAddress, AppendError>> {
         let deadline = Instant::now() + SEALED_RETRY_TIMEOUT;
         let mut pause = SEALED_RETRY_DELAY;
         let mut target = self.targets.switch_to_active();

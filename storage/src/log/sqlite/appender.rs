@@ -4,7 +4,8 @@
 use runtime::clock::now_ms;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use schemas::{
-    LogNumber, Offset, PartitionCount, PartitionId, Position, Receipt, RecordDecoder, RecordKind,
+    LogNumber, Offset, PartitionCount, PartitionId, Position, RecordAddress, RecordDecoder,
+    RecordKind,
 };
 
 use super::closed_budgets::{self, ClosedBudgets};
@@ -24,7 +25,7 @@ pub(super) enum Write {
 }
 
 /// The result of each record of a write; dead letters have none.
-pub(super) type Appended = Vec<Result<Receipt, AppendError>>;
+pub(super) type Appended = Vec<Result<RecordAddress, AppendError>>;
 
 /// The connection that writes to the log. There is only one.
 pub(super) struct SqliteAppender {
@@ -212,7 +213,7 @@ fn insert_records(
                 &record.value,
             ))?;
             *end = offset.next();
-            let address = Receipt { log: LogNumber::FIRST, partition, offset };
+            let address = RecordAddress { log: LogNumber::FIRST, partition, offset };
             if let Some(submission) = &submission {
                 submission_index::insert(transaction, submission, address)?;
                 if let RecordKind::Marker(marker) = submission.kind {
@@ -245,7 +246,7 @@ fn insert_dead_letters(
     )?;
     let now_ms = now_ms().cast_signed();
     for dead_letter in dead_letters {
-        let Receipt { partition, offset, .. } = dead_letter.source;
+        let RecordAddress { partition, offset, .. } = dead_letter.source;
         let (partition, offset) = (partition.0, offset.0.cast_signed());
         let DeadLetter { reason, key, value, .. } = dead_letter;
         insert.execute((partition, offset, reason, key, value, now_ms))?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, Row};
-use schemas::{LogNumber, Offset, PartitionId, Receipt};
+use schemas::{LogNumber, Offset, PartitionId, RecordAddress};
 use tokio::sync::mpsc;
 
 use super::{SCHEMA, SqliteOpenError};
@@ -40,7 +40,7 @@ impl DeadLetterJournal for SqliteDeadLetterJournal {
         spawn_reader(STREAM_CAPACITY, move |entries| read_all(&path, entries))
     }
 
-    async fn decide(&self, letter: Receipt, decision: Decision) -> Result<(), AppendError> {
+    async fn decide(&self, letter: RecordAddress, decision: Decision) -> Result<(), AppendError> {
         let path = self.path.clone();
         let inserted = tokio::task::spawn_blocking(move || {
             let json = serde_json::to_string(&decision).map_err(unavailable)?;
@@ -96,9 +96,9 @@ fn send(
 }
 
 /// Returns the record's address in a row's first two columns.
-fn source(row: &Row<'_>) -> rusqlite::Result<Receipt> {
+fn source(row: &Row<'_>) -> rusqlite::Result<RecordAddress> {
     let offset: i64 = row.get(1)?;
-    Ok(Receipt {
+    Ok(RecordAddress {
         log: LogNumber::FIRST,
         partition: PartitionId(row.get(0)?),
         offset: Offset(offset.cast_unsigned()),

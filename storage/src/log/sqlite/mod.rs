@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
-use schemas::{Offset, PartitionCount, PartitionId, Position, Receipt, partition_for};
+use schemas::{Offset, PartitionCount, PartitionId, Position, RecordAddress, partition_for};
 use uuid::Uuid;
 
 use self::appender::{SqliteAppender, Write};
@@ -175,14 +175,14 @@ fn create_identity(
 
 #[async_trait]
 impl LogWriter for SqliteLog {
-    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<RecordAddress, AppendError>> {
         self.append_to(self.with_partitions(records)).await
     }
 
     async fn append_once_per_id(
         &self,
         records: Vec<NewRecord>,
-    ) -> Vec<Result<Receipt, AppendError>> {
+    ) -> Vec<Result<RecordAddress, AppendError>> {
         let count = records.len();
         self.submit(Write::Submissions(self.with_partitions(records)), count).await
     }
@@ -197,12 +197,12 @@ impl SqliteLog {
     pub async fn append_to(
         &self,
         records: Vec<(PartitionId, NewRecord)>,
-    ) -> Vec<Result<Receipt, AppendError>> {
+    ) -> Vec<Result<RecordAddress, AppendError>> {
         let count = records.len();
         self.submit(Write::Records(records), count).await
     }
 
-    async fn submit(&self, write: Write, count: usize) -> Vec<Result<Receipt, AppendError>> {
+    async fn submit(&self, write: Write, count: usize) -> Vec<Result<RecordAddress, AppendError>> {
         self.writer.submit(write).await.unwrap_or_else(|error| vec![Err(error); count])
     }
 

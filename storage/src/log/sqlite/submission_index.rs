@@ -14,7 +14,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior};
 use schemas::{
-    LogNumber, Offset, PartitionCount, PartitionId, Position, Receipt, RecordDecoder, RecordView,
+    LogNumber, Offset, PartitionCount, PartitionId, Position, RecordAddress, RecordDecoder,
+    RecordView,
 };
 
 use super::closed_budgets;
@@ -52,7 +53,7 @@ pub(super) struct IndexedSubmission {
     /// Digest of the record's person and content.
     pub digest: u64,
     /// The record's address.
-    pub address: Receipt,
+    pub address: RecordAddress,
 }
 
 /// Creates the tables of the index, and that of the closed budgets, if they do not exist.
@@ -102,7 +103,7 @@ fn index_next_records(
             let offset = Offset(row.get::<_, i64>(0)?.cast_unsigned());
             let (key, value) = (row.get_ref(1)?.as_blob()?, row.get_ref(2)?.as_blob()?);
             if let Ok(record) = decoder.decode(key, value) {
-                let address = Receipt { log: LogNumber::FIRST, partition, offset };
+                let address = RecordAddress { log: LogNumber::FIRST, partition, offset };
                 insert(&transaction, &record, address)?;
             }
             position = offset.next();
@@ -151,7 +152,7 @@ pub(super) fn set_indexed(
 pub(super) fn insert(
     transaction: &Transaction<'_>,
     record: &RecordView<'_>,
-    address: Receipt,
+    address: RecordAddress,
 ) -> rusqlite::Result<()> {
     if record.generated_id {
         return Ok(());
@@ -217,7 +218,7 @@ pub(super) fn find(
 pub(super) fn keep_person(
     transaction: &Transaction<'_>,
     record: &RecordView<'_>,
-    address: Receipt,
+    address: RecordAddress,
 ) -> rusqlite::Result<()> {
     let (id, person) = (record.submission_id.0.as_bytes(), record.person.as_bytes());
     let (partition, offset) = (address.partition.0, address.offset.0.cast_signed());
@@ -235,7 +236,7 @@ pub(super) fn keep_person(
 
 /// Reads a row of digest, partition and offset.
 fn indexed(row: &Row<'_>) -> rusqlite::Result<IndexedSubmission> {
-    let address = Receipt {
+    let address = RecordAddress {
         log: LogNumber::FIRST,
         partition: PartitionId(row.get(1)?),
         offset: Offset(row.get::<_, i64>(2)?.cast_unsigned()),

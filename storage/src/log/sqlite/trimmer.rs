@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Row, TransactionBehavior};
-use schemas::{LogNumber, Offset, PartitionId, Receipt, RecordDecoder};
+use schemas::{LogNumber, Offset, PartitionId, RecordAddress, RecordDecoder};
 
 use super::{SCHEMA, SqliteOpenError, read_bounds, submission_index};
 use crate::log::{LogBounds, Record, RecordBatch};
@@ -110,7 +110,7 @@ impl TrimConnection {
                     _ => return Err(SqliteTrimError::OtherRecord { partition, offset }),
                 }
                 if let Ok(view) = decoder.decode(record.key, record.value) {
-                    let address = Receipt { log: LogNumber::FIRST, partition, offset };
+                    let address = RecordAddress { log: LogNumber::FIRST, partition, offset };
                     submission_index::keep_person(&transaction, &view, address)?;
                 }
             }

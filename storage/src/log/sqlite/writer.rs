@@ -195,16 +195,16 @@ impl WriterThread {
 #[allow(clippy::expect_used)]
 mod tests {
     use rusqlite::Connection;
-    use schemas::{LogNumber, Offset, PartitionCount, PartitionId, Receipt};
+    use schemas::{LogNumber, Offset, PartitionCount, PartitionId, RecordAddress};
 
     use super::*;
     use crate::log::sqlite::SCHEMA;
     use crate::log::{DeadLetter, NewRecord};
     use crate::sqlite::{Durability, open};
 
-    fn receipt(offset: u64) -> Receipt {
+    fn receipt(offset: u64) -> RecordAddress {
         let (log, partition) = (LogNumber::FIRST, PartitionId(0));
-        Receipt { log, partition, offset: Offset(offset) }
+        RecordAddress { log, partition, offset: Offset(offset) }
     }
 
     /// A dead letter of 1 MiB.

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use schemas::{LogNumber, Offset, PartitionId, Position, Receipt};
+use schemas::{LogNumber, Offset, PartitionId, Position, RecordAddress};
 use storage::log::{DeadLetter, Decision, JournalEntry};
 
 use super::Fixture;
 
 pub async fn a_dead_letter_appended_twice_is_stored_once(log: &Fixture) {
     let letter = |partition, offset| DeadLetter {
-        source: Receipt {
+        source: RecordAddress {
             log: LogNumber::FIRST,
             partition: PartitionId(partition),
             offset: Offset(offset),
@@ -34,7 +34,7 @@ pub async fn a_dead_letter_appended_twice_is_stored_once(log: &Fixture) {
 }
 
 pub async fn the_journal_returns_each_dead_letter_before_its_decisions_in_order(log: &Fixture) {
-    let source = |offset| Receipt {
+    let source = |offset| RecordAddress {
         log: LogNumber::FIRST,
         partition: PartitionId(2),
         offset: Offset(offset),

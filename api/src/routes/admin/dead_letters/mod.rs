@@ -12,7 +12,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use runtime::problem::{Faults, Problem, ProblemKind};
-use schemas::{Position, Receipt};
+use schemas::{Position, RecordAddress};
 use storage::log::dead_letters::{
     DeadLetterIndex, DeadLetterJournalOpener, DeadLetterRecord, DeadLetterRecordError,
     DeadLetterState, TrackedDeadLetter,
@@ -62,7 +62,7 @@ impl DeadLetterService {
     }
 
     /// Reads one dead letter; a missing one is a problem.
-    async fn dead_letter(&self, id: Receipt) -> Result<TrackedDeadLetter, Problem> {
+    async fn dead_letter(&self, id: RecordAddress) -> Result<TrackedDeadLetter, Problem> {
         let open = self.open_journal()?;
         let read = DeadLetterIndex::read_one(open.journal.as_ref(), id);
         in_time(read).await?.map_err(read_failed)?.ok_or_else(not_found)
@@ -71,7 +71,7 @@ impl DeadLetterService {
     /// Reads the bytes of a dead letter's record.
     async fn record(
         &self,
-        id: Receipt,
+        id: RecordAddress,
         dead_letter: &TrackedDeadLetter,
     ) -> Result<RecordBytesView, Problem> {
         let registry = self.registry.read().await.map_err(|error| {
@@ -226,7 +226,7 @@ async fn in_time<T>(read: impl Future<Output = T>) -> Result<T, Problem> {
 }
 
 /// Parses where a page starts and how long it is.
-fn page(query: &[(String, String)]) -> Result<(Option<Receipt>, usize), Problem> {
+fn page(query: &[(String, String)]) -> Result<(Option<RecordAddress>, usize), Problem> {
     let (mut after, mut limit) = (None, DEFAULT_PAGE_SIZE);
     let mut faults = Faults::default();
     for (name, value) in query {
@@ -252,7 +252,7 @@ fn page(query: &[(String, String)]) -> Result<(Option<Receipt>, usize), Problem>
 }
 
 /// Parses a dead letter's id. A malformed id belongs to no dead letter.
-fn parse_id(text: &str) -> Result<Receipt, Problem> {
+fn parse_id(text: &str) -> Result<RecordAddress, Problem> {
     text.parse().map_err(|_| not_found())
 }
 

@@ -1,6 +1,6 @@
 //! JSON views of dead letters. Keys and values are hexadecimal: any writer to the log may have chosen the bytes.
 
-use schemas::Receipt;
+use schemas::RecordAddress;
 use serde::Serialize;
 use storage::log::dead_letters::{
     DeadLetterPage, DeadLetterRecord, DeadLetterRecordError, DeadLetterState, TrackedDeadLetter,
@@ -65,7 +65,7 @@ impl DeadLetterPageView {
 }
 
 impl DeadLetterView {
-    fn of(id: Receipt, dead_letter: &TrackedDeadLetter) -> Self {
+    fn of(id: RecordAddress, dead_letter: &TrackedDeadLetter) -> Self {
         let meta = &dead_letter.meta;
         let (state, replayed_as) = match dead_letter.state {
             DeadLetterState::Open => ("open", None),
@@ -89,7 +89,7 @@ impl DeadLetterView {
     }
 
     pub(super) fn with_record(
-        id: Receipt,
+        id: RecordAddress,
         dead_letter: &TrackedDeadLetter,
         record: RecordBytesView,
     ) -> Self {

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use runtime::problem::Problem;
 use schemas::job::{ExportFormatFault, JobKind, Priority};
-use schemas::{BudgetId, Receipt};
+use schemas::{BudgetId, RecordAddress};
 
 use super::body_members::{BodyMembers, EmptyBody};
 
@@ -26,9 +26,9 @@ pub(crate) enum JobRoute {
     /// Warming the caches.
     WarmCaches,
     /// A replay of this dead letter.
-    ReplayDeadLetter(Receipt),
+    ReplayDeadLetter(RecordAddress),
     /// Dropping this dead letter.
-    DropDeadLetter(Receipt),
+    DropDeadLetter(RecordAddress),
 }
 
 impl JobRoute {
@@ -45,7 +45,7 @@ impl JobRoute {
     }
 
     /// Returns the dead letter, if the route determines it.
-    fn dead_letter(self) -> Option<Receipt> {
+    fn dead_letter(self) -> Option<RecordAddress> {
         match self {
             Self::ReplayDeadLetter(id) | Self::DropDeadLetter(id) => Some(id),
             Self::Any | Self::Rebuild | Self::Audit | Self::WarmCaches => None,
@@ -130,7 +130,7 @@ impl Body {
         self.body.required("budget", "must be a budget's id", |text| BudgetId::parse(text).ok())
     }
 
-    fn dead_letter(&mut self) -> Option<Receipt> {
+    fn dead_letter(&mut self) -> Option<RecordAddress> {
         self.route.dead_letter().or_else(|| {
             let must_be = "must be a dead letter's id: partition.offset";
             self.body.required("letter", must_be, |text| text.parse().ok())
@@ -208,8 +208,11 @@ mod tests {
             parsed(JobRoute::Audit, r#"{"priority":"low"}"#),
             (JobKind::Audit, Priority::Low)
         );
-        let dead_letter =
-            Receipt { log: LogNumber::FIRST, partition: PartitionId(3), offset: Offset(1042) };
+        let dead_letter = RecordAddress {
+            log: LogNumber::FIRST,
+            partition: PartitionId(3),
+            offset: Offset(1042),
+        };
         let resumed = JobKind::ReplayDeadLetter { dead_letter, resume: true };
         let body = r#"{"kind":"replay_dead_letter","letter":"3.1042","resume":true}"#;
         assert_eq!(parsed(JobRoute::Any, body).0, resumed);
@@ -243,8 +246,11 @@ mod tests {
         for elsewhere in ELSEWHERE {
             assert_eq!(pointers(JobRoute::Any, &format!(r#"{{"kind":"{elsewhere}"}}"#)), ["/kind"]);
         }
-        let dead_letter =
-            Receipt { log: LogNumber::FIRST, partition: PartitionId(3), offset: Offset(1042) };
+        let dead_letter = RecordAddress {
+            log: LogNumber::FIRST,
+            partition: PartitionId(3),
+            offset: Offset(1042),
+        };
         let body = r#"{"letter":"3.1043","resume":1}"#;
         assert_eq!(pointers(JobRoute::ReplayDeadLetter(dead_letter), body), ["/letter", "/resume"]);
         assert_eq!(pointers(JobRoute::DropDeadLetter(dead_letter), body), ["/letter", "/resume"]);

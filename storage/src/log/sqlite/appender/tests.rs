@@ -18,7 +18,7 @@ fn record(partition: u32) -> Write {
 
 /// The receipts of one record at `offset` in each of both partitions.
 fn receipts(offset: u64) -> Vec<Appended> {
-    let receipt = |partition| Receipt {
+    let receipt = |partition| RecordAddress {
         log: LogNumber::FIRST,
         partition: PartitionId(partition),
         offset: Offset(offset),
