@@ -109,7 +109,7 @@ fn not_in_force(error: &DefinitionError, step: &str) -> Problem {
             ChangeRefused::Frozen
             | ChangeRefused::Closed
             | ChangeRefused::NotClosed
-            | ChangeRefused::NoOwnSecret
+            | ChangeRefused::NoSalt
             | ChangeRefused::Forgotten
             | ChangeRefused::PreconditionFailed,
         )

@@ -10,7 +10,7 @@ use backon::{ConstantBuilder, Retryable};
 use prometheus::IntGauge;
 use runtime::metrics::{Metrics, MetricsError};
 use runtime::random::random_256_bits;
-use schemas::{Budget, PersonSalt, PersonSecret, default_budgets};
+use schemas::{Budget, PersonSalt, PersonSaltState, default_budgets};
 use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError, define_if_absent};
 use storage::open_error::OpenError;
 use tokio_util::sync::CancellationToken;
@@ -145,7 +145,7 @@ async fn define(
     }
     let salt =
         random_256_bits().map_err(|error| DefinitionError::Unavailable(error.to_string()))?;
-    budget.person_secret = PersonSecret::Salted(PersonSalt::from_bytes(salt));
+    budget.person_salt = PersonSaltState::Salted(PersonSalt::from_bytes(salt));
     match definitions.change(&budget.id, &|current| define_if_absent(current, &budget)).await {
         // It exists, in a form of a newer release.
         Ok(_) | Err(DefinitionError::Refused(ChangeRefused::NotUnderstood)) => Ok(()),

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use http::Method;
 use runtime::metrics::Metrics;
-use schemas::{ClosingFence, ClosingState, PersonSecret, RecordDecoder};
+use schemas::{ClosingFence, ClosingState, PersonSaltState, RecordDecoder};
 use storage::log::NewRecord;
 use support::{GOOD, Harness, SUBMISSIONS, TestResponse, lock};
 use tokio_util::sync::CancellationToken;
@@ -251,14 +251,14 @@ async fn each_new_budget_has_a_salt_of_its_own_and_keeps_it() {
     *support::lock(&harness.definitions.catalog) = Default::default();
     let stop = CancellationToken::new();
     define_default_budgets(&harness, false, stop).await;
-    let secret = |id: &str| harness.definitions.get(id).unwrap().person_secret.clone();
+    let secret = |id: &str| harness.definitions.get(id).unwrap().person_salt.clone();
     let created = put(&harness, NEW, &[], BODY).await;
     assert_eq!(created.status.as_u16(), 201);
     let body = String::from_utf8(created.body).unwrap();
     assert!(!body.contains("salt") && !body.contains("requires"), "{body}");
     let (first, default) = (secret("new"), secret("taxes"));
     for secret in [&first, &default] {
-        assert!(matches!(secret, PersonSecret::Salted(_)), "{secret:?}");
+        assert!(matches!(secret, PersonSaltState::Salted(_)), "{secret:?}");
     }
     assert_ne!(first, default);
     put(&harness, NEW, &[], &BODY.replacen("\"name\":\"", "\"name\":\"Another ", 1)).await;
@@ -271,8 +271,8 @@ async fn a_forgotten_budget_takes_nothing_and_is_neither_reopened_nor_deleted() 
     harness.edit_budget(|budget| {
         budget.closes_at = Some("2026-01-02T00:00:00Z".parse().unwrap());
         budget.closing = Some(ClosingFence { revision: 1, state: ClosingState::Closed });
-        budget.person_secret =
-            PersonSecret::Forgotten { at: "2026-01-03T00:00:00Z".parse().unwrap() };
+        budget.person_salt =
+            PersonSaltState::Forgotten { at: "2026-01-03T00:00:00Z".parse().unwrap() };
     });
     let before = harness.definitions.get("taxes");
     let body = r#"{"person":"p-1","allocation":{"health":100}}"#;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::presentation::{description_fault, name_fault, presentation_faults};
 use crate::{
-    BudgetId, Category, CategoryId, ClosingFence, MAX_CATEGORIES, MIN_CATEGORIES, PersonSecret,
+    BudgetId, Category, CategoryId, ClosingFence, MAX_CATEGORIES, MIN_CATEGORIES, PersonSaltState,
     Presentation, PublishStep,
 };
 
@@ -120,11 +120,11 @@ pub struct Budget {
     /// What the keys of its persons are derived from. Everyone may see only when the persons were forgotten.
     #[serde(
         rename = "forgotten_at",
-        serialize_with = "PersonSecret::serialize_public",
-        skip_serializing_if = "PersonSecret::is_kept",
+        serialize_with = "PersonSaltState::serialize_public",
+        skip_serializing_if = "PersonSaltState::is_kept",
         skip_deserializing
     )]
-    pub person_secret: PersonSecret,
+    pub person_salt: PersonSaltState,
 }
 
 fn one() -> u64 {

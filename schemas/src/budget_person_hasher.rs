@@ -5,7 +5,9 @@ use std::fmt;
 use jiff::Timestamp;
 use ring::hmac;
 
-use crate::{Budget, BudgetId, PersonId, PersonKey, PersonKeyHasher, PersonSecret, SubmissionId};
+use crate::{
+    Budget, BudgetId, PersonId, PersonKey, PersonKeyHasher, PersonSaltState, SubmissionId,
+};
 
 /// The budget's salt is destroyed: the keys of its persons cannot be derived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -71,14 +73,14 @@ impl PersonKeyHasher {
     /// # Errors
     /// When the budget's persons are forgotten.
     pub fn for_budget(&self, budget: &Budget) -> Result<BudgetPersonHasher, PersonsForgotten> {
-        let key = match &budget.person_secret {
-            PersonSecret::Deployment => self.0.clone(),
-            PersonSecret::Salted(salt) => {
+        let key = match &budget.person_salt {
+            PersonSaltState::DeploymentOnly => self.0.clone(),
+            PersonSaltState::Salted(salt) => {
                 // The key of no person has this input, as budget ids are not empty.
                 let input = [b"\0budget\0", budget.id.as_str().as_bytes(), b"\0", salt.as_bytes()];
                 hmac::Key::new(hmac::HMAC_SHA256, self.sign(&input).as_ref())
             }
-            PersonSecret::Forgotten { at } => return Err(PersonsForgotten { at: *at }),
+            PersonSaltState::Forgotten { at } => return Err(PersonsForgotten { at: *at }),
         };
         Ok(BudgetPersonHasher { key, budget: budget.id.clone() })
     }

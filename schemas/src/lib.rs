@@ -25,7 +25,7 @@ mod owner_name;
 mod partition;
 mod people_digest;
 mod person;
-mod person_secret;
+mod person_salt;
 mod position;
 mod presentation;
 mod publish_step;
@@ -90,7 +90,7 @@ pub use people_digest::PeopleDigest;
 pub use person::{
     PERSON_MAX_BYTES, PersonFault, PersonId, PersonKey, PersonKeyHasher, SecretFingerprint,
 };
-pub use person_secret::{PersonSalt, PersonSecret};
+pub use person_salt::{PersonSalt, PersonSaltState};
 pub use position::{Offset, Position};
 pub use presentation::{
     CategoryOrder, MAX_TRANSLATIONS, NAME_MAX_CHARS, Presentation, Reference, Share, ShareFault,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::stored::{self, StoredDocument};
 use crate::{
     Budget, BudgetId, CategoryOrder, IdentityRule, MAX_CATEGORIES, MIN_CATEGORIES, PersonSalt,
-    PersonSecret, ResultsVisibility,
+    PersonSaltState, ResultsVisibility,
 };
 
 /// The addition without which a release would derive other keys for a budget's persons, and count them twice.
@@ -125,17 +125,17 @@ impl TryFrom<ReadDocument> for Document {
     type Error = &'static str;
 
     fn try_from(read: ReadDocument) -> Result<Self, Self::Error> {
-        let person_secret = match (read.person_salt, read.forgotten_at) {
-            (None, None) => PersonSecret::Deployment,
-            (None, Some(at)) => PersonSecret::Forgotten { at },
+        let person_salt = match (read.person_salt, read.forgotten_at) {
+            (None, None) => PersonSaltState::DeploymentOnly,
+            (None, Some(at)) => PersonSaltState::Forgotten { at },
             (Some(salt), None) => {
                 // No reason contains the salt: it is logged.
                 let salt = PersonSalt::from_hex(&salt).ok_or("its `person_salt` is no salt")?;
-                PersonSecret::Salted(salt)
+                PersonSaltState::Salted(salt)
             }
             (Some(_), Some(_)) => return Err("its persons are forgotten, and it has a salt"),
         };
-        Ok(Self(Budget { person_secret, ..read.budget }))
+        Ok(Self(Budget { person_salt, ..read.budget }))
     }
 }
 
@@ -147,10 +147,10 @@ impl Serialize for Document {
 
 impl<'a> WrittenDocument<'a> {
     fn of(budget: &'a Budget) -> Self {
-        let (person_salt, requires): (_, &[_]) = match &budget.person_secret {
-            PersonSecret::Deployment => (None, &[]),
-            PersonSecret::Salted(salt) => (Some(salt.to_hex()), &[PERSON_SALT]),
-            PersonSecret::Forgotten { .. } => (None, &[PERSON_SALT]),
+        let (person_salt, requires): (_, &[_]) = match &budget.person_salt {
+            PersonSaltState::DeploymentOnly => (None, &[]),
+            PersonSaltState::Salted(salt) => (Some(salt.to_hex()), &[PERSON_SALT]),
+            PersonSaltState::Forgotten { .. } => (None, &[PERSON_SALT]),
         };
         Self { budget, person_salt, requires }
     }

@@ -75,7 +75,7 @@ pub async fn forget_persons(
             Some(definitions.change(budget, &forget).await?)
         }
     };
-    let at = forgotten.and_then(|budget| budget.person_secret.forgotten_at()).unwrap_or(now);
+    let at = forgotten.and_then(|budget| budget.person_salt.forgotten_at()).unwrap_or(now);
     let erasure =
         definitions.erase_former_definitions(budget).await.map_err(ForgetError::NotErased)?;
     let signals = signals.erase(budget).await.map_err(ForgetError::SignalsNotErased)?;

@@ -42,7 +42,7 @@ fn budget(categories: usize) -> Budget {
         revision: 4,
         frozen: true,
         closing: None,
-        person_secret: Default::default(),
+        person_salt: Default::default(),
     }
 }
 

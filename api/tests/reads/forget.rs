@@ -11,9 +11,9 @@ const FORGET: &str = "/v1/admin/budgets/town/forget";
 const PERSON: &str = "/v1/budgets/town/submissions/p-1";
 const CLOSED: ClosingFence = ClosingFence { revision: 5, state: ClosingState::Closed };
 
-fn define(server: &TestServer, closing: Option<ClosingFence>, person_secret: PersonSecret) {
+fn define(server: &TestServer, closing: Option<ClosingFence>, person_salt: PersonSaltState) {
     let closes_at = Some("2026-01-02T00:00:00Z".parse().unwrap());
-    server.definitions.put(Budget { closes_at, closing, person_secret, ..budget("town") });
+    server.definitions.put(Budget { closes_at, closing, person_salt, ..budget("town") });
 }
 
 /// Commits totals that have folded a close marker of each of these revisions; none for 0.
@@ -37,12 +37,12 @@ async fn forget(server: &TestServer) -> (u16, Value) {
 #[tokio::test(start_paused = true)]
 async fn a_budget_is_forgotten_only_with_final_results_and_a_secret_of_its_own() {
     let server = server_with_administrators(&[]);
-    let salted = budget("town").person_secret;
+    let salted = budget("town").person_salt;
     let reopening = ClosingFence { state: ClosingState::Reopening, ..CLOSED };
     for (closing, secret, revisions, reason) in [
         (None, salted.clone(), [5, 5, 5], "is not closed"),
         (Some(reopening), salted.clone(), [5, 5, 5], "is not closed"),
-        (Some(CLOSED), PersonSecret::Deployment, [5, 5, 5], "an earlier release created"),
+        (Some(CLOSED), PersonSaltState::DeploymentOnly, [5, 5, 5], "an earlier release created"),
         (Some(CLOSED), salted.clone(), [5, 0, 5], "not every partition"),
         // Closed before, reopened, and closed again.
         (Some(CLOSED), salted.clone(), [5, 4, 5], "not every partition"),
@@ -61,7 +61,7 @@ async fn a_budget_is_forgotten_only_with_final_results_and_a_secret_of_its_own()
 #[tokio::test(start_paused = true)]
 async fn nobody_is_found_in_a_forgotten_budget_and_its_results_stay() {
     let server = server_with_administrators(&[]);
-    define(&server, Some(CLOSED), budget("town").person_secret);
+    define(&server, Some(CLOSED), budget("town").person_salt);
     commit(&server, [5, 5, 5]);
     let key = server.key("town", &PersonId::parse("p-1").unwrap());
     let partition = partition_for(&key, crate::fakes::partitions());

@@ -337,7 +337,7 @@ pub fn budget(name: &str) -> Budget {
         revision: 1,
         frozen: true,
         closing: None,
-        person_secret: PersonSecret::Salted(PersonSalt::from_bytes([9; 32])),
+        person_salt: PersonSaltState::Salted(PersonSalt::from_bytes([9; 32])),
     }
 }
 

@@ -15,7 +15,7 @@ use super::json::{json_type, parse_known_members, parse_string};
 /// The pointer of the shares of a definition's reference.
 pub(super) const REFERENCE_SHARES: &str = "/reference/percent";
 
-/// Parses the body of `PUT /v1/budgets/{budget}`. The result's `revision`, `frozen`, `closing` and `person_secret` are
+/// Parses the body of `PUT /v1/budgets/{budget}`. The result's `revision`, `frozen`, `closing` and `person_salt` are
 /// placeholders.
 ///
 /// # Errors
@@ -91,7 +91,7 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
         revision: 0,
         frozen: false,
         closing: None,
-        person_secret: Default::default(),
+        person_salt: Default::default(),
     };
     let DefinitionParser { mut faults, has_unreadable_share } = parser;
     for fault in budget.faults() {

@@ -30,7 +30,7 @@ fn budget(categories: &[&str]) -> Budget {
         revision: 1,
         frozen: true,
         closing: None,
-        person_secret: Default::default(),
+        person_salt: Default::default(),
     }
 }
 

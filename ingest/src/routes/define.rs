@@ -13,7 +13,7 @@ use runtime::admin::Principal;
 use runtime::http::{FailedPrecondition, RequestId, WriteConditions, etag_of};
 use runtime::problem::{Problem, ProblemKind};
 use runtime::random::random_256_bits;
-use schemas::{Budget, BudgetId, PersonSalt, PersonSecret};
+use schemas::{Budget, BudgetId, PersonSalt, PersonSaltState};
 use storage::control::{ChangeRefused, DefinitionError, define as define_change};
 
 use crate::detach_on_drop::detach_on_drop;
@@ -75,7 +75,7 @@ pub(super) async fn define(
     }
     // An existing budget keeps its own.
     let salt = random_256_bits().map_err(|_| Problem::new(ProblemKind::Internal))?;
-    definition.person_secret = PersonSecret::Salted(PersonSalt::from_bytes(salt));
+    definition.person_salt = PersonSaltState::Salted(PersonSalt::from_bytes(salt));
     let conditions = WriteConditions::of(&headers);
     // A change is logged even if the client hangs up.
     let changed = detach_on_drop(async move {
@@ -151,7 +151,7 @@ pub(super) fn refused(error: DefinitionError, frozen: &str) -> Problem {
         DefinitionError::Refused(ChangeRefused::Forgotten) => Problem::new(ProblemKind::Forgotten)
             .detail("the budget's persons are forgotten: it can be neither reopened nor deleted"),
         DefinitionError::Refused(
-            refused @ (ChangeRefused::NotClosed | ChangeRefused::NoOwnSecret),
+            refused @ (ChangeRefused::NotClosed | ChangeRefused::NoSalt),
         ) => Problem::new(ProblemKind::WrongState).detail(refused.to_string()),
         DefinitionError::Refused(ChangeRefused::Unknown) => problems::budget_not_found(),
         DefinitionError::Refused(ChangeRefused::NotUnderstood) => {

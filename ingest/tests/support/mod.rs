@@ -29,7 +29,7 @@ use runtime::limits::{LimitsConfig, LocalCounters, RequestLimits};
 use runtime::metrics::Metrics;
 use runtime::principal::IdentityConfig;
 use schemas::{
-    Budget, PersonId, PersonKey, PersonKeyHasher, PersonSalt, PersonSecret, RecordDecoder,
+    Budget, PersonId, PersonKey, PersonKeyHasher, PersonSalt, PersonSaltState, RecordDecoder,
     RevokedCodes, default_budgets,
 };
 use storage::log::NewRecord;
@@ -78,7 +78,7 @@ impl Harness {
     pub fn with(max_in_flight_records: usize, admin: &[(&str, &str)]) -> Self {
         let definitions = Arc::<FakeDefinitions>::default();
         for budget in default_budgets().unwrap() {
-            definitions.put(Budget { revision: 1, person_secret: person_secret(), ..budget });
+            definitions.put(Budget { revision: 1, person_salt: person_salt(), ..budget });
         }
         let log = Arc::new(FakeLog::default());
         let idempotency = Arc::new(FakeIdempotency::default());
@@ -215,8 +215,8 @@ pub fn hasher() -> PersonKeyHasher {
 }
 
 /// The secret of the default budget's persons.
-fn person_secret() -> PersonSecret {
-    PersonSecret::Salted(PersonSalt::from_bytes([9; 32]))
+fn person_salt() -> PersonSaltState {
+    PersonSaltState::Salted(PersonSalt::from_bytes([9; 32]))
 }
 
 pub fn key(person: &str) -> PersonKey {
@@ -225,7 +225,7 @@ pub fn key(person: &str) -> PersonKey {
 
 /// Derives the key of a person in the default budget.
 pub fn key_of(person: &PersonId) -> PersonKey {
-    let budget = Budget { person_secret: person_secret(), ..default_budgets().unwrap().remove(0) };
+    let budget = Budget { person_salt: person_salt(), ..default_budgets().unwrap().remove(0) };
     hasher().for_budget(&budget).unwrap().key(person)
 }
 

@@ -101,7 +101,7 @@ pub fn definition(id: &str) -> Arc<Budget> {
         revision: 1,
         frozen: true,
         closing: None,
-        person_secret: Default::default(),
+        person_salt: Default::default(),
     })
 }
 

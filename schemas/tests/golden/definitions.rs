@@ -15,7 +15,7 @@ fn a_definition_of_an_earlier_release_is_read_and_written_without_a_salt() {
     else {
         panic!("not understood");
     };
-    assert_eq!(budget.person_secret, PersonSecret::Deployment);
+    assert_eq!(budget.person_salt, PersonSaltState::DeploymentOnly);
     assert_eq!(StoredBudget::document(&budget).unwrap(), EARLIER_DEFINITION);
 }
 
@@ -29,7 +29,7 @@ fn a_definition_keeps_its_salt_in_its_stored_form_only() {
     let StoredBudget::Understood(budget) = StoredBudget::parse(salted.as_bytes()) else {
         panic!("not understood");
     };
-    assert_eq!(budget.person_secret, persons::salted(2));
+    assert_eq!(budget.person_salt, persons::salted(2));
     assert_eq!(StoredBudget::document(&budget).unwrap(), salted);
     for shown in [serde_json::to_string(&budget).unwrap(), format!("{budget:?}")] {
         assert!(!shown.contains("0202") && !shown.contains("2, 2"), "{shown}");
@@ -37,7 +37,7 @@ fn a_definition_keeps_its_salt_in_its_stored_form_only() {
     assert_eq!(serde_json::to_string(&budget).unwrap(), EARLIER_DEFINITION);
 
     let at = "2027-01-02T03:04:05Z".parse().unwrap();
-    let forgotten = Budget { person_secret: PersonSecret::Forgotten { at }, ..budget };
+    let forgotten = Budget { person_salt: PersonSaltState::Forgotten { at }, ..budget };
     let document = StoredBudget::document(&forgotten).unwrap();
     let public = r#""frozen":true,"forgotten_at":"2027-01-02T03:04:05Z""#;
     assert_eq!(

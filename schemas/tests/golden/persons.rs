@@ -3,19 +3,19 @@
 use schemas::*;
 
 /// What computes the keys of a budget's persons, under the deployment's secret of these tests.
-fn persons_of(budget: &str, person_secret: PersonSecret) -> BudgetPersonHasher {
+fn persons_of(budget: &str, person_salt: PersonSaltState) -> BudgetPersonHasher {
     let id = BudgetId::parse(budget).unwrap();
-    let budget = Budget { id, person_secret, ..default_budgets().unwrap().remove(0) };
+    let budget = Budget { id, person_salt, ..default_budgets().unwrap().remove(0) };
     PersonKeyHasher::new(&[1; 32]).unwrap().for_budget(&budget).unwrap()
 }
 
-pub fn salted(salt: u8) -> PersonSecret {
-    PersonSecret::Salted(PersonSalt::from_bytes([salt; PersonSalt::BYTES]))
+pub fn salted(salt: u8) -> PersonSaltState {
+    PersonSaltState::Salted(PersonSalt::from_bytes([salt; PersonSalt::BYTES]))
 }
 
 #[test]
 fn a_person_key_stays_the_same_for_the_same_secret() {
-    let persons = persons_of("taxes", PersonSecret::Deployment);
+    let persons = persons_of("taxes", PersonSaltState::DeploymentOnly);
     let person = PersonId::parse("p-1").unwrap();
     assert_eq!(hex::encode(persons.key(&person).as_bytes()), "55ab86e245f535f5ead91a7a45d2614f");
     let id = |person| persons.submission_id(person, "a-1").0.to_string();
@@ -38,8 +38,8 @@ fn a_person_key_of_a_budget_with_a_salt_stays_the_same_and_no_other_budget_has_i
         key("taxes", salted(2)),
         key("taxes", salted(3)),
         key("parks", salted(2)),
-        key("taxes", PersonSecret::Deployment),
-        key("parks", PersonSecret::Deployment),
+        key("taxes", PersonSaltState::DeploymentOnly),
+        key("parks", PersonSaltState::DeploymentOnly),
     ];
     assert_eq!(keys.iter().collect::<std::collections::HashSet<_>>().len(), keys.len());
 }
@@ -47,15 +47,15 @@ fn a_person_key_of_a_budget_with_a_salt_stays_the_same_and_no_other_budget_has_i
 #[test]
 fn nobody_derives_a_key_of_a_forgotten_budget() {
     let at = "2027-01-02T03:04:05Z".parse().unwrap();
-    let person_secret = PersonSecret::Forgotten { at };
-    let budget = Budget { person_secret, ..default_budgets().unwrap().remove(0) };
+    let person_salt = PersonSaltState::Forgotten { at };
+    let budget = Budget { person_salt, ..default_budgets().unwrap().remove(0) };
     let persons = PersonKeyHasher::new(&[1; 32]).unwrap().for_budget(&budget);
     assert_eq!(persons.err(), Some(PersonsForgotten { at }));
 }
 
 #[test]
 fn the_key_of_an_issuers_subject_stays_the_same_and_no_client_can_name_it() {
-    let persons = persons_of("taxes", PersonSecret::Deployment);
+    let persons = persons_of("taxes", PersonSaltState::DeploymentOnly);
     let key = |person: &PersonId| hex::encode(persons.key(person).as_bytes());
     let subject = PersonId::of_issuer("code", "0000A").unwrap();
     // HMAC-SHA-256 of `taxes`, 00, 03, `code`, 03, `0000A`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use schemas::{Budget, BudgetId, ClosingFence, ClosingState, PersonSecret, StoredBudget};
+use schemas::{Budget, BudgetId, ClosingFence, ClosingState, PersonSaltState, StoredBudget};
 
 /// Decides a change of a definition: `Ok(Some)` is written, `Ok(None)` leaves it unchanged.
 pub type Change<'a> =
@@ -38,7 +38,7 @@ pub enum ChangeRefused {
         "an earlier release created the budget, without a secret of its own: its persons' keys are derived from the \
          deployment's secret, which other budgets need"
     )]
-    NoOwnSecret,
+    NoSalt,
     /// The budget's persons are forgotten: it could not tell whether a person has submitted already.
     #[error("the budget's persons are forgotten: it can be neither reopened nor deleted")]
     Forgotten,
@@ -62,8 +62,8 @@ pub fn define(current: Option<&Budget>, wanted: &Budget) -> Result<Option<Budget
         return Err(ChangeRefused::Frozen);
     }
     let Budget { revision, frozen, closing, .. } = *current;
-    let person_secret = current.person_secret.clone();
-    let unchanged = Budget { revision, frozen, closing, person_secret, ..wanted.clone() };
+    let person_salt = current.person_salt.clone();
+    let unchanged = Budget { revision, frozen, closing, person_salt, ..wanted.clone() };
     if unchanged == *current {
         return Ok(None);
     }
@@ -72,7 +72,7 @@ pub fn define(current: Option<&Budget>, wanted: &Budget) -> Result<Option<Budget
         (Some(before), Some(after)) => before < after,
         (before, after) => before.is_some() && after.is_none(),
     };
-    if closes_later && current.person_secret.forgotten_at().is_some() {
+    if closes_later && current.person_salt.forgotten_at().is_some() {
         return Err(ChangeRefused::Forgotten);
     }
     let closing = closing.map(|fence| match fence.state {
@@ -120,10 +120,10 @@ fn with_closing_state(current: &Budget, state: ClosingState) -> Budget {
 /// When the budget does not exist, has no secret of its own, or is not closed.
 pub fn forgettable(current: Option<&Budget>) -> Result<Option<ClosingFence>, ChangeRefused> {
     let current = current.ok_or(ChangeRefused::Unknown)?;
-    match current.person_secret {
-        PersonSecret::Forgotten { .. } => return Ok(None),
-        PersonSecret::Deployment => return Err(ChangeRefused::NoOwnSecret),
-        PersonSecret::Salted(_) => {}
+    match current.person_salt {
+        PersonSaltState::Forgotten { .. } => return Ok(None),
+        PersonSaltState::DeploymentOnly => return Err(ChangeRefused::NoSalt),
+        PersonSaltState::Salted(_) => {}
     }
     let closed = current.closing.filter(|fence| fence.state == ClosingState::Closed);
     closed.map(Some).ok_or(ChangeRefused::NotClosed)
@@ -141,7 +141,7 @@ pub fn forget(
     match (forgettable(current)?, current) {
         (Some(found), Some(current)) if found == fence => Ok(Some(Budget {
             revision: current.revision + 1,
-            person_secret: PersonSecret::Forgotten { at },
+            person_salt: PersonSaltState::Forgotten { at },
             ..current.clone()
         })),
         (Some(_), _) => Err(ChangeRefused::NotClosed),
@@ -193,7 +193,7 @@ pub fn freeze_checked(
 pub fn delete(current: Option<&Budget>) -> Result<(), ChangeRefused> {
     match current {
         None => Err(ChangeRefused::Unknown),
-        Some(budget) if budget.person_secret.forgotten_at().is_some() => {
+        Some(budget) if budget.person_salt.forgotten_at().is_some() => {
             Err(ChangeRefused::Forgotten)
         }
         Some(budget) if budget.is_fenced() => Err(ChangeRefused::Closed),

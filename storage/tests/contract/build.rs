@@ -33,7 +33,7 @@ pub fn budget(id: &BudgetId) -> Budget {
         revision: 0,
         frozen: false,
         closing: None,
-        person_secret: Default::default(),
+        person_salt: Default::default(),
     }
 }
 

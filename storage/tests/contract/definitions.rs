@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use schemas::{
     AnnulmentChange, AnnulmentEntry, AnnulmentId, AnnulmentReason, AnnulmentState, Budget,
-    BudgetId, ClosingState, CodeValidity, PersonKeyHasher, PersonSalt, PersonSecret,
+    BudgetId, ClosingState, CodeValidity, PersonKeyHasher, PersonSalt, PersonSaltState,
     SelectionSummary, SerialSet, StoredAnnulments,
 };
 use storage::control::{
@@ -293,15 +293,14 @@ pub async fn a_forgotten_budget_is_forgotten_by_everyone_and_stays_so(fixture: &
     fixture.loaded().await;
     let id = new_budget_id();
     let salt = PersonSalt::from_bytes([7; PersonSalt::BYTES]);
-    let person_secret = PersonSecret::Salted(salt);
+    let person_salt = PersonSaltState::Salted(salt);
     let closes_at = Some("2027-01-02T00:00:00Z".parse().unwrap());
-    let wanted = Budget { closes_at, person_secret: person_secret.clone(), ..budget(&id) };
+    let wanted = Budget { closes_at, person_salt: person_salt.clone(), ..budget(&id) };
     put(&*fixture.ours, &wanted).await.unwrap();
     let everyone = [&fixture.ours, &fixture.rival, &fixture.follower];
     for control in everyone {
-        let known = async || {
-            current(&**control, &id).is_some_and(|found| found.person_secret == person_secret)
-        };
+        let known =
+            async || current(&**control, &id).is_some_and(|found| found.person_salt == person_salt);
         until("everyone knows the salt", ONE_SECOND, known).await;
     }
     let closed = fixture.ours.change(&id, &|current| close(current, &wanted)).await.unwrap();
@@ -311,14 +310,14 @@ pub async fn a_forgotten_budget_is_forgotten_by_everyone_and_stays_so(fixture: &
     for control in everyone {
         let forgotten = async || {
             let found = current(&**control, &id);
-            found.is_some_and(|found| found.person_secret.forgotten_at() == Some(at))
+            found.is_some_and(|found| found.person_salt.forgotten_at() == Some(at))
         };
         until("everyone has forgotten the persons", ONE_SECOND, forgotten).await;
     }
     let reopened = put(&*fixture.ours, &Budget { closes_at: None, ..wanted }).await;
     assert_eq!(reopened, Err(DefinitionError::Refused(ChangeRefused::Forgotten)));
     let confirmed = read_definition(&*fixture.ours, &id).await;
-    assert_eq!(confirmed.person_secret.forgotten_at(), Some(at));
+    assert_eq!(confirmed.person_salt.forgotten_at(), Some(at));
     // Other changes go on, and erase nothing of other budgets.
     put(&*fixture.ours, &budget(&new_budget_id())).await.unwrap();
 }

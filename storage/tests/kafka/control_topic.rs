@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Message, TopicPartitionList};
-use schemas::{Budget, BudgetId, LogNumber, LogRef, PersonSalt, PersonSecret, default_budgets};
+use schemas::{Budget, BudgetId, LogNumber, LogRef, PersonSalt, PersonSaltState, default_budgets};
 use storage::control::kafka::KafkaControlTopic;
 use storage::control::{
     ActiveLog, BudgetDefinitions, ChangeRefused, Erasure, close, define, forget, freeze,
@@ -154,7 +154,7 @@ async fn kafka_compacts_the_salt_of_a_forgotten_budget_away_once_the_erasure_is_
     let digits = "ab".repeat(PersonSalt::BYTES);
     let wanted = Budget {
         closes_at: Some("2027-01-02T00:00:00Z".parse().unwrap()),
-        person_secret: PersonSecret::Salted(salt),
+        person_salt: PersonSaltState::Salted(salt),
         ..budget("town")
     };
     let id = wanted.id.clone();
@@ -175,5 +175,5 @@ async fn kafka_compacts_the_salt_of_a_forgotten_budget_away_once_the_erasure_is_
     }
     let late = KafkaControlTopic::open(&config).unwrap();
     until("a late reader learns of it", || ActiveLog::is_loaded(&late)).await;
-    assert_eq!(late.catalog().get("b").unwrap().person_secret.forgotten_at(), Some(at));
+    assert_eq!(late.catalog().get("b").unwrap().person_salt.forgotten_at(), Some(at));
 }

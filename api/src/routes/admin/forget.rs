@@ -96,7 +96,7 @@ fn refused(error: &ForgetError) -> Problem {
         }
         ForgetError::NotFinal
         | ForgetError::Definition(DefinitionError::Refused(
-            ChangeRefused::NotClosed | ChangeRefused::NoOwnSecret,
+            ChangeRefused::NotClosed | ChangeRefused::NoSalt,
         )) => ProblemKind::WrongState,
         ForgetError::Definition(_)
         | ForgetError::NotErased(_)

@@ -56,7 +56,7 @@ pub(super) async fn page(
 
 async fn html(api: &ApiState, budget: &Budget, request: &PageRequest, parts: &Parts) -> Response {
     let state = match request.person(&api.authorizer, budget) {
-        _ if budget.person_secret.forgotten_at().is_some() => Some(MineState::Forgotten),
+        _ if budget.person_salt.forgotten_at().is_some() => Some(MineState::Forgotten),
         Some(person) => state(api, budget, &person, request, parts).await,
         None if budget.identity == IdentityRule::Code => Some(MineState::AsksCode),
         None if budget.identity == IdentityRule::Email => Some(MineState::AsksEmail {

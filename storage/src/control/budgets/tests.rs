@@ -42,24 +42,24 @@ fn a_closed_budget_is_reopened_only_by_a_later_closing_time_or_none() {
     }
 }
 
-fn salted(salt: u8) -> PersonSecret {
-    PersonSecret::Salted(schemas::PersonSalt::from_bytes([salt; 32]))
+fn salted(salt: u8) -> PersonSaltState {
+    PersonSaltState::Salted(schemas::PersonSalt::from_bytes([salt; 32]))
 }
 
 #[test]
 fn a_budget_keeps_the_person_secret_with_which_it_was_created() {
-    let wanted = |salt| Budget { person_secret: salted(salt), ..budget(0) };
+    let wanted = |salt| Budget { person_salt: salted(salt), ..budget(0) };
     let created = define(None, &wanted(1)).unwrap().unwrap();
-    assert_eq!(created.person_secret, salted(1));
+    assert_eq!(created.person_salt, salted(1));
     assert_eq!(define(Some(&created), &wanted(2)), Ok(None), "no change");
     let renamed = Budget { name: "another".into(), ..wanted(2) };
     let renamed = define(Some(&created), &renamed).unwrap().unwrap();
-    assert_eq!((renamed.name.as_str(), renamed.person_secret), ("another", salted(1)));
+    assert_eq!((renamed.name.as_str(), renamed.person_salt), ("another", salted(1)));
     // One of an earlier release gets none: its people are counted under other keys.
-    let earlier = Budget { person_secret: PersonSecret::Deployment, ..created };
+    let earlier = Budget { person_salt: PersonSaltState::DeploymentOnly, ..created };
     let renamed = Budget { name: "another".into(), ..wanted(2) };
     let renamed = define(Some(&earlier), &renamed).unwrap().unwrap();
-    assert_eq!(renamed.person_secret, PersonSecret::Deployment);
+    assert_eq!(renamed.person_salt, PersonSaltState::DeploymentOnly);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn only_a_closed_budget_is_forgotten_and_for_ever() {
     let now = "2027-02-01T00:00:00Z".parse().unwrap();
     let open = Budget {
         closes_at: at("2027-01-02T00:00:00Z"),
-        person_secret: salted(1),
+        person_salt: salted(1),
         frozen: true,
         ..budget(4)
     };
@@ -85,23 +85,23 @@ fn only_a_closed_budget_is_forgotten_and_for_ever() {
     let reopened = reopened.unwrap().unwrap();
     let again = close(Some(&reopened), &reopened).unwrap().unwrap();
     assert_eq!(forget(Some(&again), fence, now), Err(ChangeRefused::NotClosed));
-    let earlier = Budget { person_secret: PersonSecret::Deployment, ..closed.clone() };
-    assert_eq!(forget(Some(&earlier), fence, now), Err(ChangeRefused::NoOwnSecret));
+    let earlier = Budget { person_salt: PersonSaltState::DeploymentOnly, ..closed.clone() };
+    assert_eq!(forget(Some(&earlier), fence, now), Err(ChangeRefused::NoSalt));
     assert_eq!(forget(None, fence, now), Err(ChangeRefused::Unknown));
 
     let forgotten = forget(Some(&closed), fence, now).unwrap().unwrap();
-    let person_secret = PersonSecret::Forgotten { at: now };
+    let person_salt = PersonSaltState::Forgotten { at: now };
     let revision = closed.revision + 1;
-    assert_eq!(forgotten, Budget { revision, person_secret, ..closed.clone() });
+    assert_eq!(forgotten, Budget { revision, person_salt, ..closed.clone() });
     assert_eq!(forget(Some(&forgotten), fence, now), Ok(None), "once");
     assert_eq!(delete(Some(&forgotten)), Err(ChangeRefused::Forgotten));
     for closes_at in [None, at("2027-01-03T00:00:00Z")] {
-        let wanted = Budget { closes_at, person_secret: salted(2), ..closed.clone() };
+        let wanted = Budget { closes_at, person_salt: salted(2), ..closed.clone() };
         assert_eq!(define(Some(&forgotten), &wanted), Err(ChangeRefused::Forgotten));
     }
     let renamed = Budget { name: "another".into(), ..closed };
     let renamed = define(Some(&forgotten), &renamed).unwrap().unwrap();
-    assert_eq!(renamed.person_secret.forgotten_at(), Some(now), "its name may still change");
+    assert_eq!(renamed.person_salt.forgotten_at(), Some(now), "its name may still change");
     assert_eq!(close(Some(&renamed), &renamed), Ok(None));
 }
 

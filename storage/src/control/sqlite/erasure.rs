@@ -124,7 +124,7 @@ fn definitions(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<Budge
 fn is_forgotten(json: &[u8]) -> bool {
     match StoredBudget::parse(json) {
         StoredBudget::Understood(budget) | StoredBudget::PartlyUnderstood { budget, .. } => {
-            budget.person_secret.forgotten_at().is_some()
+            budget.person_salt.forgotten_at().is_some()
         }
         StoredBudget::Deleted { .. } | StoredBudget::Unreadable { .. } => false,
     }

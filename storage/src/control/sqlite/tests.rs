@@ -1,6 +1,6 @@
 use super::*;
 use crate::control::{close, define, forget, freeze};
-use schemas::{PersonSalt, PersonSecret};
+use schemas::{PersonSalt, PersonSaltState};
 
 const FUTURE: &str = include_str!("../../../../schemas/tests/golden/future_definition.json");
 
@@ -22,7 +22,7 @@ async fn an_erased_salt_is_in_no_file_and_other_budgets_stay() {
         id: BudgetId::parse(&format!("b-{number}")).unwrap(),
         name: format!("{} {revision}", "x".repeat(usize::from(revision) * 40)),
         closes_at: Some("2027-01-02T00:00:00Z".parse().unwrap()),
-        person_secret: PersonSecret::Salted(PersonSalt::from_bytes([number; 32])),
+        person_salt: PersonSaltState::Salted(PersonSalt::from_bytes([number; 32])),
         ..schemas::default_budgets().unwrap().remove(0)
     };
     // Many pages, with the definitions of all budgets among each other.
@@ -53,7 +53,7 @@ async fn an_erased_salt_is_in_no_file_and_other_budgets_stay() {
     ours.change(&renamed.id, &|current| define(current, &renamed)).await.unwrap();
     let anew = SqliteControlTopic::open(&path).unwrap();
     assert_eq!(anew.catalog(), ours.confirmed().await.unwrap());
-    let forgotten = anew.catalog().get("b-3").unwrap().person_secret.forgotten_at();
+    let forgotten = anew.catalog().get("b-3").unwrap().person_salt.forgotten_at();
     assert_eq!((forgotten, anew.catalog().iter().count()), (Some(at), 5));
 }
 
@@ -62,7 +62,7 @@ fn salted(id: &str, salt: u8) -> Budget {
     Budget {
         id: BudgetId::parse(id).unwrap(),
         closes_at: Some("2027-01-02T00:00:00Z".parse().unwrap()),
-        person_secret: PersonSecret::Salted(PersonSalt::from_bytes([salt; 32])),
+        person_salt: PersonSaltState::Salted(PersonSalt::from_bytes([salt; 32])),
         ..schemas::default_budgets().unwrap().remove(0)
     }
 }

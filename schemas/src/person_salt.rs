@@ -1,7 +1,7 @@
-//! The secret of one budget's persons: what their keys are derived from, until the budget is forgotten.
+//! The salt of one budget: what the keys of its persons are derived from, until the budget is forgotten.
 //!
-//! Does not own the deployment's secret (`person`), the derivation of keys (`budget_person_hasher`), nor the stored
-//! form of a definition (`stored_budget`).
+//! Does not own the person secret of the deployment (`person`), the derivation of keys (`budget_person_hasher`), nor the
+//! stored form of a definition (`stored_budget`).
 
 use std::fmt;
 
@@ -52,13 +52,13 @@ impl fmt::Debug for PersonSalt {
     }
 }
 
-/// What the keys of a budget's persons are derived from.
+/// What the keys of a budget's persons are derived from besides the person secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum PersonSecret {
-    /// The deployment's secret alone: an earlier release created the budget.
+pub enum PersonSaltState {
+    /// Nothing: an earlier release created the budget.
     #[default]
-    Deployment,
-    /// The deployment's secret and the budget's salt.
+    DeploymentOnly,
+    /// The budget's salt.
     Salted(PersonSalt),
     /// A salt that was destroyed. Nobody can derive the keys again.
     Forgotten {
@@ -67,12 +67,12 @@ pub enum PersonSecret {
     },
 }
 
-impl PersonSecret {
+impl PersonSaltState {
     /// Returns when the salt was destroyed; `None` if it was not.
     pub fn forgotten_at(&self) -> Option<Timestamp> {
         match self {
             Self::Forgotten { at } => Some(*at),
-            Self::Deployment | Self::Salted(_) => None,
+            Self::DeploymentOnly | Self::Salted(_) => None,
         }
     }
 
