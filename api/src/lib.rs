@@ -50,7 +50,7 @@ use runtime::admin::AdminGuard;
 use runtime::health::Health;
 use runtime::limits::RequestLimits;
 use runtime::metrics::{Metrics, MetricsError};
-use schemas::PersonKeyHasher;
+use schemas::PersonSecret;
 use storage::cache::Cache;
 use storage::control::{AnnulmentRegisters, BudgetDefinitions};
 use storage::exports::Exports;
@@ -94,7 +94,7 @@ pub struct ApiDeps {
     /// Budget definitions.
     pub definitions: Arc<dyn BudgetDefinitions>,
     /// Derives person keys from person names.
-    pub hasher: PersonKeyHasher,
+    pub person_secret: PersonSecret,
     /// Background jobs.
     pub jobs: Arc<dyn JobStore>,
     /// Opens the dead letter journal and the log that holds the dead letters' bytes.
@@ -133,7 +133,7 @@ pub fn routes(
         store,
         cache,
         definitions,
-        hasher,
+        person_secret,
         jobs,
         dead_letters,
         signals,
@@ -172,7 +172,7 @@ pub fn routes(
     let administrators =
         routes::admin::router(&admin, registry, jobs, dead_letters, signals, annulments, forget);
     let waits = WaitLimits::new(config, &metrics);
-    let receipt_signer = hasher.receipt_signer();
+    let receipt_signer = person_secret.receipt_signer();
     let streams = AnswerStreams::new(config, Arc::clone(&memory), &metrics, stop);
     let histories =
         HistoryReader::new(config, Arc::clone(&store), Arc::clone(&generation), &metrics);
@@ -181,7 +181,7 @@ pub fn routes(
     let people = PersonReader::new(
         person_store,
         generation,
-        hasher,
+        person_secret,
         waits.clone(),
         Arc::clone(&log_ends),
         &metrics,

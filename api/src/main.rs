@@ -59,10 +59,10 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
     let proxies = config.own.admin.trusted_proxies.clone();
     let store = Arc::new(DeferredStore::new());
-    let hasher = config.storage.hasher()?;
+    let person_secret = config.storage.person_secret()?;
     let control = config.storage.open_control_topic()?;
     let (identity, revoked) = (&config.own.identity, control.revocations.subscribe_revoked());
-    let authorizer = Authorizer::new(identity, &hasher, revoked, admin.clone(), metrics)?;
+    let authorizer = Authorizer::new(identity, &person_secret, revoked, admin.clone(), metrics)?;
     tokio::spawn(authorizer.clone().run(stop.clone()));
     // Reads are counted by each process.
     let limits = RequestLimits::new(
@@ -76,7 +76,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         store: store.clone(),
         cache: config.storage.open_cache().await,
         definitions: control.definitions,
-        hasher: hasher.clone(),
+        person_secret: person_secret.clone(),
         jobs: store.clone(),
         dead_letters: Arc::new(config.storage.clone()),
         signals: config.storage.signal_reader(),
@@ -100,7 +100,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         anyhow::Ok(())
     };
     let check_secret = async {
-        let other = wait_for_other_secret(control.secret.as_ref(), &hasher);
+        let other = wait_for_other_secret(control.secret.as_ref(), &person_secret);
         stop.run_until_cancelled(other).await.map_or(Ok(()), |error| Err(error.into()))
     };
     let http = &config.process.http;

@@ -17,7 +17,7 @@ use prometheus::IntCounter;
 use runtime::client::ClientNetwork;
 use schemas::{
     Budget, BudgetPersonHasher, Offset, PartitionCount, PartitionId, PersonId, PersonKey,
-    PersonKeyHasher, PersonRow, PersonsForgotten, ReceiptProof, ReceiptSigner, RecordAddress, Term,
+    PersonRow, PersonSecret, PersonsForgotten, ReceiptProof, ReceiptSigner, RecordAddress, Term,
     partition_for,
 };
 use serde::Serialize;
@@ -44,7 +44,7 @@ const CHECKPOINT_DELAY: Duration = Duration::from_millis(500);
 pub struct PersonReader {
     store: Arc<PersonStore>,
     generation: Arc<ActiveGenerationCache>,
-    hasher: PersonKeyHasher,
+    person_secret: PersonSecret,
     receipt_signer: ReceiptSigner,
     waits: WaitLimits,
     log_ends: Arc<LogEnds>,
@@ -98,15 +98,15 @@ impl PersonReader {
     pub fn new(
         store: Arc<PersonStore>,
         generation: Arc<ActiveGenerationCache>,
-        hasher: PersonKeyHasher,
+        person_secret: PersonSecret,
         waits: WaitLimits,
         log_ends: Arc<LogEnds>,
         metrics: &ApiMetrics,
     ) -> Self {
         let count = |outcome| metrics.reads.with_label_values(&[TIER, outcome]);
         let (hits, misses) = (count("hit"), count("miss"));
-        let receipt_signer = hasher.receipt_signer();
-        Self { store, generation, hasher, receipt_signer, waits, log_ends, hits, misses }
+        let receipt_signer = person_secret.receipt_signer();
+        Self { store, generation, person_secret, receipt_signer, waits, log_ends, hits, misses }
     }
 
     /// Returns what computes the keys of a budget's persons, with which they are found.
@@ -114,7 +114,7 @@ impl PersonReader {
     /// # Errors
     /// When they are forgotten.
     pub fn persons(&self, budget: &Budget) -> Result<BudgetPersonHasher, PersonsForgotten> {
-        self.hasher.for_budget(budget)
+        self.person_secret.for_budget(budget)
     }
 
     /// Finds a person's row in a budget, and what became of the submission that a receipt names.

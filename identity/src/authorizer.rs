@@ -12,7 +12,7 @@ use runtime::principal::{
     PresentedCredentials, Principal, RequestOrigin, SessionKey, credentials_required,
 };
 use runtime::problem::{Problem, ProblemKind};
-use schemas::{Budget, CodeValidity, IdentityRule, PersonId, PersonKeyHasher, RevokedCodes};
+use schemas::{Budget, CodeValidity, IdentityRule, PersonId, PersonSecret, RevokedCodes};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -41,7 +41,7 @@ pub enum AuthorizerError {
 #[derive(Clone)]
 pub struct Authorizer {
     pub(crate) authenticator: Authenticator,
-    pub(crate) hasher: PersonKeyHasher,
+    pub(crate) person_secret: PersonSecret,
     pub(crate) person_cookies: PersonCookieKey,
     pub(crate) revoked: watch::Receiver<RevokedCodes>,
     pub(crate) session_lifetime: SignedDuration,
@@ -62,7 +62,7 @@ impl Authorizer {
     /// When a metric's name is taken, or no HTTP client can be built.
     pub fn new(
         config: &IdentityConfig,
-        hasher: &PersonKeyHasher,
+        person_secret: &PersonSecret,
         revoked: watch::Receiver<RevokedCodes>,
         admin: AdminGuard,
         metrics: &Metrics,
@@ -76,11 +76,11 @@ impl Authorizer {
             "identity_revocations_unreadable",
             "Budgets whose record of revoked codes this process cannot read: it refuses all codes of these budgets.",
         )?;
-        let key = SessionKey::new(&hasher.derived_secret("sessions"));
+        let key = SessionKey::new(&person_secret.derived_secret("sessions"));
         Ok(Self {
             authenticator: Authenticator::new(config, key, admin, metrics)?,
-            hasher: hasher.clone(),
-            person_cookies: PersonCookieKey::new(hasher),
+            person_secret: person_secret.clone(),
+            person_cookies: PersonCookieKey::new(person_secret),
             revoked,
             session_lifetime: SignedDuration::try_from(config.session_lifetime)
                 .unwrap_or(SignedDuration::MAX),

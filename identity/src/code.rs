@@ -8,7 +8,7 @@
 use std::fmt;
 
 use ring::hmac;
-use schemas::{BudgetId, PersonKeyHasher};
+use schemas::{BudgetId, PersonSecret};
 use subtle::ConstantTimeEq;
 
 const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -76,9 +76,9 @@ impl fmt::Debug for CodeKey {
 
 impl CodeKey {
     /// Derives the key of a budget's codes from the deployment's secret.
-    pub fn new(hasher: &PersonKeyHasher, budget: &BudgetId) -> Self {
+    pub fn new(person_secret: &PersonSecret, budget: &BudgetId) -> Self {
         // A budget id has no zero byte, so no two budgets have the same purpose.
-        let secret = hasher.derived_secret(&format!("codes\0{budget}"));
+        let secret = person_secret.derived_secret(&format!("codes\0{budget}"));
         Self(hmac::Key::new(hmac::HMAC_SHA256, &secret))
     }
 
@@ -182,8 +182,8 @@ mod tests {
     use super::*;
 
     fn key(budget: &str) -> CodeKey {
-        let hasher = PersonKeyHasher::new(&[1; 32]).unwrap();
-        CodeKey::new(&hasher, &BudgetId::parse(budget).unwrap())
+        let person_secret = PersonSecret::new(&[1; 32]).unwrap();
+        CodeKey::new(&person_secret, &BudgetId::parse(budget).unwrap())
     }
 
     #[test]

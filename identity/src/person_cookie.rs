@@ -9,7 +9,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use ring::hmac;
-use schemas::{Budget, PersonId, PersonKeyHasher};
+use schemas::{Budget, PersonId, PersonSecret};
 use subtle::ConstantTimeEq;
 
 use crate::cookie::{set, values};
@@ -43,8 +43,8 @@ pub(crate) struct BrowserPerson {
 
 impl PersonCookieKey {
     /// Derives the key from the deployment's secret.
-    pub fn new(hasher: &PersonKeyHasher) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, &hasher.derived_secret("person-cookies")))
+    pub fn new(person_secret: &PersonSecret) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, &person_secret.derived_secret("person-cookies")))
     }
 
     /// Returns the person of a request's `Cookie` headers; `None` without a valid one. An id with its hash comes first.
@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn cookie_key(secret: u8) -> PersonCookieKey {
-        PersonCookieKey::new(&PersonKeyHasher::new(&[secret; 32]).unwrap())
+        PersonCookieKey::new(&PersonSecret::new(&[secret; 32]).unwrap())
     }
 
     fn set_cookies(budget: &Budget, id: &str, secure: bool) -> Vec<String> {

@@ -233,7 +233,7 @@ impl Authorizer {
         if validity(0) == CodeValidity::Unknown {
             return Err(revocations_unknown());
         }
-        let key = CodeKey::new(&self.hasher, &budget.id);
+        let key = CodeKey::new(&self.person_secret, &budget.id);
         let is_revoked = |serial: Serial| validity(serial.number()) != CodeValidity::Valid;
         match key.verify_unless(code, is_revoked) {
             Some(serial) => Ok(serial.to_string()),

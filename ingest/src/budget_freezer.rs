@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use schemas::{Budget, BudgetId};
-use storage::control::{BudgetDefinitions, DefinitionError, freeze_checked};
+use storage::control::{BudgetDefinitions, ControlTopicError, freeze_checked};
 
-type FreezeTask = Shared<BoxFuture<'static, Result<Arc<Budget>, DefinitionError>>>;
+type FreezeTask = Shared<BoxFuture<'static, Result<Arc<Budget>, ControlTopicError>>>;
 
 /// Freezes budgets and shares each running change among its callers.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ impl BudgetFreezer {
     ///
     /// # Errors
     /// When the budget cannot be frozen.
-    pub async fn freeze(&self, checked: &Arc<Budget>) -> Result<Arc<Budget>, DefinitionError> {
+    pub async fn freeze(&self, checked: &Arc<Budget>) -> Result<Arc<Budget>, ControlTopicError> {
         let task = {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             let id = &checked.id;
@@ -68,7 +68,7 @@ impl BudgetFreezer {
         task.map(|joined| match joined {
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => {
-                Err(DefinitionError::Unavailable("freezing the budget panicked".to_owned()))
+                Err(ControlTopicError::Unavailable("freezing the budget panicked".to_owned()))
             }
         })
         .boxed()

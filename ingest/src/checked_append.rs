@@ -5,7 +5,7 @@ use std::sync::Arc;
 use runtime::limits::LimitTicket;
 use runtime::problem::Problem;
 use schemas::Budget;
-use storage::control::{ChangeRefused, DefinitionError};
+use storage::control::{ChangeRefused, ControlTopicError};
 
 use crate::append::AppendRefused;
 use crate::charge::charge;
@@ -97,15 +97,15 @@ impl IngestService {
 }
 
 /// The definition that submissions were checked against could not be `frozen` or `read`.
-fn not_in_force(error: &DefinitionError, step: &str) -> Problem {
+fn not_in_force(error: &ControlTopicError, step: &str) -> Problem {
     match error {
-        DefinitionError::Refused(ChangeRefused::Unknown) => problems::budget_not_found(),
-        DefinitionError::Refused(ChangeRefused::NotUnderstood) => {
+        ControlTopicError::Refused(ChangeRefused::Unknown) => problems::budget_not_found(),
+        ControlTopicError::Refused(ChangeRefused::NotUnderstood) => {
             problems::definition_not_understood(&format!(
                 "its rules could not be {step}, and nothing was accepted",
             ))
         }
-        DefinitionError::Refused(
+        ControlTopicError::Refused(
             ChangeRefused::Frozen
             | ChangeRefused::Closed
             | ChangeRefused::NotClosed
@@ -113,7 +113,7 @@ fn not_in_force(error: &DefinitionError, step: &str) -> Problem {
             | ChangeRefused::Forgotten
             | ChangeRefused::PreconditionFailed,
         )
-        | DefinitionError::Unavailable(_) => {
+        | ControlTopicError::Unavailable(_) => {
             problems::unavailable(&format!("the budget's rules could not be {step}"))
         }
     }

@@ -11,7 +11,7 @@ use prometheus::IntGauge;
 use runtime::metrics::{Metrics, MetricsError};
 use runtime::random::random_256_bits;
 use schemas::{Budget, PersonSalt, PersonSaltState, default_budgets};
-use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError, define_if_absent};
+use storage::control::{BudgetDefinitions, ChangeRefused, ControlTopicError, define_if_absent};
 use storage::open_error::OpenError;
 use tokio_util::sync::CancellationToken;
 
@@ -138,17 +138,17 @@ async fn define_missing(definitions: Arc<dyn BudgetDefinitions>) {
 async fn define(
     definitions: Arc<dyn BudgetDefinitions>,
     mut budget: Budget,
-) -> Result<(), DefinitionError> {
+) -> Result<(), ControlTopicError> {
     let catalog = definitions.catalog();
     if catalog.get(budget.id.as_str()).is_some() || catalog.is_deleted(budget.id.as_str()) {
         return Ok(());
     }
     let salt =
-        random_256_bits().map_err(|error| DefinitionError::Unavailable(error.to_string()))?;
+        random_256_bits().map_err(|error| ControlTopicError::Unavailable(error.to_string()))?;
     budget.person_salt = PersonSaltState::Salted(PersonSalt::from_bytes(salt));
     match definitions.change(&budget.id, &|current| define_if_absent(current, &budget)).await {
         // It exists, in a form of a newer release.
-        Ok(_) | Err(DefinitionError::Refused(ChangeRefused::NotUnderstood)) => Ok(()),
+        Ok(_) | Err(ControlTopicError::Refused(ChangeRefused::NotUnderstood)) => Ok(()),
         Err(error) => Err(error),
     }
 }

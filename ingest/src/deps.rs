@@ -5,7 +5,7 @@ use std::sync::Arc;
 use identity::Authorizer;
 use runtime::admin::AdminGuard;
 use runtime::limits::RequestLimits;
-use schemas::PersonKeyHasher;
+use schemas::PersonSecret;
 use storage::control::BudgetDefinitions;
 use storage::idempotency::Idempotency;
 use storage::log::LogWriter;
@@ -24,7 +24,7 @@ pub struct IngestDeps {
     /// Recent submission ids and their receipts.
     pub idempotency: Arc<dyn Idempotency>,
     /// Derives person keys from person ids.
-    pub hasher: PersonKeyHasher,
+    pub person_secret: PersonSecret,
     /// Appends signals of accepted submissions.
     pub signals: Arc<dyn SignalWriter>,
     /// Numbers and rows of the people of budgets with a cap.

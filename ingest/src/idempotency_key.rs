@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use http::request::Parts;
 use runtime::http::idempotency_key;
 use runtime::problem::{Problem, ProblemKind};
-use schemas::{Budget, PersonId, PersonKeyHasher, SubmissionId};
+use schemas::{Budget, PersonId, PersonSecret, SubmissionId};
 use utoipa::IntoParams;
 use utoipa::openapi::Required;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
@@ -54,7 +54,7 @@ impl IdempotencyKey {
         in_body: Option<SubmissionId>,
         budget: &Budget,
         person: Option<&PersonId>,
-        hasher: &PersonKeyHasher,
+        person_secret: &PersonSecret,
     ) -> Result<Option<SubmissionId>, Problem> {
         let in_header = match self {
             Self::Absent => return Ok(in_body),
@@ -66,7 +66,7 @@ impl IdempotencyKey {
                 )));
             }
             Self::Text(text) => {
-                let persons = hasher.for_budget(budget).map_err(forgotten)?;
+                let persons = person_secret.for_budget(budget).map_err(forgotten)?;
                 persons.submission_id(person, text)
             }
         };

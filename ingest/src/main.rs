@@ -71,23 +71,24 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
     let proxies = config.own.admin.trusted_proxies.clone();
     let log = Arc::new(DeferredLog::new());
-    let hasher = config.storage.hasher()?;
+    let person_secret = config.storage.person_secret()?;
     let control = config.storage.open_control_topic()?;
     let (identity, revoked) = (&config.own.identity, control.revocations.subscribe_revoked());
-    let authorizer = Authorizer::new(identity, &hasher, revoked, admin.clone(), metrics)?;
+    let authorizer = Authorizer::new(identity, &person_secret, revoked, admin.clone(), metrics)?;
     tokio::spawn(authorizer.clone().run(stop.clone()));
     let counters = config.storage.open_limit_counters().await;
     let authenticator = authorizer.authenticator().clone();
     let (limits, max_requests) = (&config.own.limits, config.process.http.max_requests);
     let limits = RequestLimits::new(limits, max_requests, authenticator, counters, metrics)?;
     let codes = config.storage.open_one_time_codes().await;
-    let email = ingest::email_sign_in(&config.own.email, &hasher, codes, metrics, stop.clone())?;
+    let email =
+        ingest::email_sign_in(&config.own.email, &person_secret, codes, metrics, stop.clone())?;
     let supports_email = email.is_some();
     let deps = IngestDeps {
         log: log.clone(),
         definitions: Arc::clone(&control.definitions),
         idempotency: config.storage.open_idempotency().await,
-        hasher: hasher.clone(),
+        person_secret: person_secret.clone(),
         signals: config.storage.signal_writer(),
         people: Arc::new(CountedPeople::opened_when_needed(config.storage.clone())),
         admin,
@@ -115,15 +116,16 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     }
 
     let open = async {
-        let open =
-            retry_until_available(async || config.storage.open_log_writer(&control, &hasher).await);
+        let open = retry_until_available(async || {
+            config.storage.open_log_writer(&control, &person_secret).await
+        });
         if let Some(opened) = stop.run_until_cancelled(open).await.transpose()? {
             log.set(opened);
             tracing::info!("log opened, accepting submissions");
-            let published = config.storage.published_log(control.active_log.as_ref());
+            let announced = config.storage.announced_log(control.active_log.as_ref());
             let storage = config.storage.clone();
             let has_records = move || {
-                let (storage, log) = (storage.clone(), published.clone());
+                let (storage, log) = (storage.clone(), announced.clone());
                 async move { storage.has_records(&log).await }
             };
             let storage = config.storage.clone();
@@ -134,7 +136,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
             tokio::spawn(ingest::report_replication(count_brokers, metrics, stop.clone())?);
             let (storage, active_log) = (config.storage.clone(), Arc::clone(&control.active_log));
             let refused_settings = move || {
-                let (storage, log) = (storage.clone(), storage.published_log(active_log.as_ref()));
+                let (storage, log) = (storage.clone(), storage.announced_log(active_log.as_ref()));
                 async move { storage.refused_topic_settings(&log).await }
             };
             tokio::spawn(ingest::report_topic_settings(refused_settings, metrics, stop.clone())?);

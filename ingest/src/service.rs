@@ -10,7 +10,7 @@ use runtime::principal::PresentedCredentials;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{
     Action, Budget, BudgetPersonHasher, ClosingState, IdentityRule, Openness, PersonId, PersonKey,
-    PersonKeyHasher, ReceiptSigner, SignalOrigin, Submission, SubmissionId,
+    PersonSecret, ReceiptSigner, SignalOrigin, Submission, SubmissionId,
 };
 use storage::control::BudgetDefinitions;
 use storage::log::{AppendError, LogWriter};
@@ -30,7 +30,7 @@ use crate::signals::{OriginDigester, PendingSignals, RequestOrigin, SignalSender
 /// The state of all ingest routes.
 pub(crate) struct IngestService {
     pub definitions: Arc<dyn BudgetDefinitions>,
-    pub hasher: PersonKeyHasher,
+    pub person_secret: PersonSecret,
     pub receipt_signer: ReceiptSigner,
     pub authorizer: Authorizer,
     /// Signs persons in by e-mail; `None` without an SMTP server in the settings.
@@ -50,7 +50,7 @@ impl IngestService {
         registry: &Metrics,
     ) -> Result<(Self, PendingSignals), MetricsError> {
         let metrics = Arc::new(IngestMetrics::register(registry, Arc::clone(&deps.log))?);
-        let digester = Arc::new(OriginDigester::new(&deps.hasher, now_ms()));
+        let digester = Arc::new(OriginDigester::new(&deps.person_secret, now_ms()));
         // Also if no more signals are kept: the old ones are deleted still.
         let (signals, pending) =
             SignalSender::start(deps.signals, registry, Arc::clone(&digester))?;
@@ -70,8 +70,8 @@ impl IngestService {
             digester: config.signals_enabled.then_some(digester),
             log: deps.log,
             definitions: deps.definitions,
-            receipt_signer: deps.hasher.receipt_signer(),
-            hasher: deps.hasher,
+            receipt_signer: deps.person_secret.receipt_signer(),
+            person_secret: deps.person_secret,
             authorizer: deps.authorizer,
             email: deps.email,
             metrics,
@@ -163,7 +163,7 @@ impl IngestService {
     /// # Errors
     /// When they are forgotten.
     pub fn persons(&self, budget: &Budget) -> Result<BudgetPersonHasher, Problem> {
-        self.hasher.for_budget(budget).map_err(problems::forgotten)
+        self.person_secret.for_budget(budget).map_err(problems::forgotten)
     }
 
     /// Completes a parsed submission: missing ids are generated.

@@ -63,14 +63,14 @@ async fn load_registry(
     while loaded().await.is_err() {
         tracing::warn!("no generation yet, waiting for the control topic to name the active log");
     }
-    let published = active_log.subscribe().borrow().clone();
-    if let Some(log) = &published {
+    let announced = active_log.subscribe().borrow().clone();
+    if let Some(log) = &announced {
         tracing::warn!(
             topic = log.topic,
             "no generation yet, folding the active log from its first record",
         );
     }
-    load_or_create(store, published.as_ref().unwrap_or(first_log)).await
+    load_or_create(store, announced.as_ref().unwrap_or(first_log)).await
 }
 
 fn unreadable(error: StoreError) -> StoreError {

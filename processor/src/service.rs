@@ -15,7 +15,7 @@ use engine::publisher::Publisher;
 use fraud::monitor::{SignalMetrics, SignalMonitor, SignalMonitorDeps};
 use generations::metrics::GenerationMetrics;
 use generations::registry::{watch_cache_term, watch_registry};
-use generations::repartition::ActiveLogPublisher;
+use generations::repartition::ActiveLogAnnouncer;
 use generations::shadow::{LogReaderPool, ShadowDeps, ShadowGenerations, ShadowPermits};
 use jiff::Timestamp;
 use operations::jobs::{
@@ -70,7 +70,7 @@ pub struct ProcessorDeps {
     pub jobs: Arc<dyn JobStore>,
     /// The cache that totals are published to.
     pub cache: Arc<dyn Cache>,
-    /// Budget definitions and the published active log.
+    /// Budget definitions and the announced active log.
     pub control: ControlTopic,
     /// Directory of the logs' archives, if configured.
     pub archive_dir: Option<PathBuf>,
@@ -138,13 +138,13 @@ impl Processor {
             archive_dir: deps.archive_dir,
             exports: deps.exports,
         }));
-        let active_log_publisher = ActiveLogPublisher {
+        let active_log_announcer = ActiveLogAnnouncer {
             registry: registry.clone(),
             active_log: deps.control.active_log,
             metrics: generation_metrics.clone(),
         };
-        let active_log_publisher =
-            Component::spawn("active log publisher", &stop, active_log_publisher.run(stop.clone()));
+        let active_log_announcer =
+            Component::spawn("active log announcer", &stop, active_log_announcer.run(stop.clone()));
         let definitions = Arc::clone(&deps.control.definitions);
         let catalog = Arc::clone(&definitions);
         let budgets = move || catalog.catalog().iter().map(|budget| budget.id.clone()).collect();
@@ -255,7 +255,7 @@ impl Processor {
             source: Some(thread),
             components: vec![
                 followed,
-                active_log_publisher,
+                active_log_announcer,
                 cache_term,
                 reports,
                 monitor,

@@ -5,9 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use ring::hmac;
 
-use crate::{
-    Budget, BudgetId, PersonId, PersonKey, PersonKeyHasher, PersonSaltState, SubmissionId,
-};
+use crate::{Budget, BudgetId, PersonId, PersonKey, PersonSaltState, PersonSecret, SubmissionId};
 
 /// The budget's salt is destroyed: the keys of its persons cannot be derived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +65,7 @@ impl fmt::Debug for BudgetPersonHasher {
     }
 }
 
-impl PersonKeyHasher {
+impl PersonSecret {
     /// Returns what computes the keys of a budget's persons.
     ///
     /// # Errors

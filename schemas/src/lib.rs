@@ -88,7 +88,7 @@ pub use owner_name::{fold_version_of_owner, owner_name};
 pub use partition::{PartitionCount, PartitionCountFault, PartitionId, partition_for};
 pub use people_digest::PeopleDigest;
 pub use person::{
-    PERSON_MAX_BYTES, PersonFault, PersonId, PersonKey, PersonKeyHasher, SecretFingerprint,
+    PERSON_MAX_BYTES, PersonFault, PersonId, PersonKey, PersonSecret, SecretFingerprint,
 };
 pub use person_salt::{PersonSalt, PersonSaltState};
 pub use position::{Offset, Position};

@@ -144,21 +144,21 @@ impl fmt::Display for SecretFingerprint {
     }
 }
 
-/// The deployment's secret: derives the keys of persons ([`for_budget`](Self::for_budget)) and secrets for other
-/// purposes.
+/// The secret of the deployment: the keys of persons ([`for_budget`](Self::for_budget)) and the secrets for other
+/// purposes are derived from it.
 ///
 /// All processes of a deployment must share the secret, and it must never change: with another secret, everyone would
 /// count as a new person.
 #[derive(Clone)]
-pub struct PersonKeyHasher(pub(crate) hmac::Key);
+pub struct PersonSecret(pub(crate) hmac::Key);
 
-impl PersonKeyHasher {
+impl PersonSecret {
     /// Minimum length of the secret, in bytes.
-    pub const SECRET_MIN_BYTES: usize = 32;
+    pub const MIN_BYTES: usize = 32;
 
-    /// Creates a hasher; `None` if the secret is shorter than 32 bytes.
+    /// Creates the secret; `None` if the secret is shorter than 32 bytes.
     pub fn new(secret: &[u8]) -> Option<Self> {
-        if secret.len() < Self::SECRET_MIN_BYTES {
+        if secret.len() < Self::MIN_BYTES {
             return None;
         }
         Some(Self(hmac::Key::new(hmac::HMAC_SHA256, secret)))
@@ -187,8 +187,8 @@ impl PersonKeyHasher {
     }
 }
 
-impl fmt::Debug for PersonKeyHasher {
+impl fmt::Debug for PersonSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PersonKeyHasher(hidden)")
+        f.write_str("PersonSecret(hidden)")
     }
 }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-use crate::{BudgetId, LogNumber, Offset, PartitionId, PersonKeyHasher};
+use crate::{BudgetId, LogNumber, Offset, PartitionId, PersonSecret};
 
 /// The address of a record: log, partition and offset. Its text is `partition.offset` in a deployment's first log and
 /// `log.partition.offset` in later ones.
@@ -129,7 +129,7 @@ pub enum ReceiptProof {
 pub struct ReceiptSigner(hmac::Key);
 
 impl ReceiptSigner {
-    /// Creates a signer from key bytes; [`PersonKeyHasher::receipt_signer`](crate::PersonKeyHasher::receipt_signer)
+    /// Creates a signer from key bytes; [`PersonSecret::receipt_signer`](crate::PersonSecret::receipt_signer)
     /// derives them.
     pub(crate) fn new(key: &[u8]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
@@ -163,7 +163,7 @@ impl ReceiptSigner {
     }
 }
 
-impl PersonKeyHasher {
+impl PersonSecret {
     /// Derives the key that signs receipts.
     pub fn receipt_signer(&self) -> ReceiptSigner {
         ReceiptSigner::new(&self.derived_secret("receipts"))
@@ -180,7 +180,7 @@ impl fmt::Debug for ReceiptSigner {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::PersonKeyHasher;
+    use crate::PersonSecret;
     use proptest::prelude::*;
 
     proptest! {
@@ -221,7 +221,7 @@ mod tests {
 
     /// Signs as the deployment whose secret has this byte 32 times.
     fn signer(secret: u8) -> ReceiptSigner {
-        PersonKeyHasher::new(&[secret; 32]).unwrap().receipt_signer()
+        PersonSecret::new(&[secret; 32]).unwrap().receipt_signer()
     }
 
     fn budget(id: &str) -> BudgetId {

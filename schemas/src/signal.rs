@@ -12,7 +12,7 @@ use prost::Message;
 use ring::hmac;
 
 use crate::proto::{self, SignalRecord};
-use crate::{Allocation, BudgetId, IdentityRule, PersonKey, PersonKeyHasher};
+use crate::{Allocation, BudgetId, IdentityRule, PersonKey, PersonSecret};
 
 /// Version of the record layout. Other versions are skipped.
 const SIGNAL_VERSION: u32 = 1;
@@ -249,15 +249,15 @@ impl Signal {
 /// Computes the digests of signals. All processes of a deployment compute the same.
 #[derive(Clone)]
 pub struct SignalHasher {
-    hasher: PersonKeyHasher,
+    person_secret: PersonSecret,
     ballots: hmac::Key,
 }
 
 impl SignalHasher {
     /// Creates a hasher with keys derived from the deployment's secret.
-    pub fn new(hasher: &PersonKeyHasher) -> Self {
-        let ballots = derived_key(hasher, "signals/ballots");
-        Self { hasher: hasher.clone(), ballots }
+    pub fn new(person_secret: &PersonSecret) -> Self {
+        let ballots = derived_key(person_secret, "signals/ballots");
+        Self { person_secret: person_secret.clone(), ballots }
     }
 
     /// Derives the key of the UTC day of a time in milliseconds since 1970.
@@ -266,7 +266,7 @@ impl SignalHasher {
         let start = i64::try_from(day * DAY_MS).unwrap_or(i64::MAX);
         let start = Timestamp::from_millisecond(start).unwrap_or(Timestamp::MAX);
         let date = start.to_zoned(TimeZone::UTC).date();
-        SignalDayKey { day, key: derived_key(&self.hasher, &format!("signals/{date}")) }
+        SignalDayKey { day, key: derived_key(&self.person_secret, &format!("signals/{date}")) }
     }
 
     /// Computes the digest of an allocation's shares: the same for all people of a budget, on all days.
@@ -320,8 +320,8 @@ impl fmt::Debug for SignalDayKey {
     }
 }
 
-fn derived_key(hasher: &PersonKeyHasher, purpose: &str) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA256, &hasher.derived_secret(purpose))
+fn derived_key(person_secret: &PersonSecret, purpose: &str) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, &person_secret.derived_secret(purpose))
 }
 
 /// Begins a digest with the budget and a zero byte, which no slug has.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemas::{Budget, BudgetId, ClosingFence};
 
 use crate::control::{
-    self, BudgetDefinitions, ChangeRefused, DefinitionError, Erasure, forgettable,
+    self, BudgetDefinitions, ChangeRefused, ControlTopicError, Erasure, forgettable,
 };
 use crate::log::AppendError;
 use crate::signals::{SignalEraser, SignalErasure};
@@ -28,7 +28,7 @@ pub struct Forgotten {
 pub enum ForgetError {
     /// The definition does not allow it, or cannot be changed now.
     #[error(transparent)]
-    Definition(#[from] DefinitionError),
+    Definition(#[from] ControlTopicError),
     /// Not every partition has counted what was submitted in time.
     #[error("the budget is closed, but not every partition has counted what was accepted in time")]
     NotFinal,
@@ -37,7 +37,7 @@ pub enum ForgetError {
     Store(#[from] StoreError),
     /// The persons are forgotten, and copies of the salt are still there.
     #[error("the persons are forgotten, but the former definitions are not erased yet: {0}")]
-    NotErased(DefinitionError),
+    NotErased(ControlTopicError),
     /// The persons are forgotten, and signals with their keys are still there.
     #[error(
         "the persons are forgotten, but the signals of their submissions are not erased yet: {0}"

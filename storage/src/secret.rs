@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use schemas::{PersonKeyHasher, SecretFingerprint};
+use schemas::{PersonSecret, SecretFingerprint};
 
 use crate::private_files;
 
@@ -66,7 +66,7 @@ pub(crate) fn open_secret(
     configured: Option<&Path>,
     dir: &Path,
     data: &[&str],
-) -> Result<PersonKeyHasher, SecretError> {
+) -> Result<PersonSecret, SecretError> {
     let path = configured.map_or_else(|| dir.join("person.secret"), Path::to_path_buf);
     let failed = |reason| SecretError::File { path: path.clone(), reason };
     let text = match std::fs::read(&path) {
@@ -83,7 +83,7 @@ pub(crate) fn open_secret(
     if configured.is_none() {
         private_files::close_file(&path);
     }
-    PersonKeyHasher::new(text.trim_ascii()).ok_or_else(|| SecretError::Short(path.clone()))
+    PersonSecret::new(text.trim_ascii()).ok_or_else(|| SecretError::Short(path.clone()))
 }
 
 /// Creates a file with a new secret. Keeps the file of a process that creates it at the same time.

@@ -22,8 +22,8 @@ use rusqlite::Connection;
 use schemas::job::{self, JobId, JobTransitionError};
 use schemas::{
     Action, Allocation, AnnulmentAction, AnnulmentId, AnnulmentStamp, BudgetId, Generation,
-    LogNumber, LogRef, Marker, MarkerKind, Offset, PartitionId, PersonKey, PersonKeyHasher,
-    Position, PublishStep, RecordAddress, RecordEncoder, Submission, SubmissionId,
+    LogNumber, LogRef, Marker, MarkerKind, Offset, PartitionId, PersonKey, PersonSecret, Position,
+    PublishStep, RecordAddress, RecordEncoder, Submission, SubmissionId,
 };
 use storage::cache::memory::MemoryCache;
 use storage::control::sqlite::SqliteControlTopic;
@@ -241,7 +241,7 @@ mod sqlite_control_topic {
     async fn a_recorded_secret_survives_reopening() {
         let directory = directory();
         let path = directory.path().join("definitions.sqlite");
-        let fingerprint = |secret: u8| PersonKeyHasher::new(&[secret; 32]).unwrap().fingerprint();
+        let fingerprint = |secret: u8| PersonSecret::new(&[secret; 32]).unwrap().fingerprint();
         let opened = SqliteControlTopic::open(&path).unwrap();
         assert_eq!(*opened.subscribe_secret().borrow(), None);
         assert_eq!(opened.record_secret(&fingerprint(1)).await, Ok(fingerprint(1)));

@@ -54,7 +54,7 @@ impl Topics {
         let name = format!("contract-{}", Uuid::new_v4());
         Self(KafkaConfig {
             brokers: address("KAFKA_BROKERS"),
-            definitions_topic: format!("{name}.budgets"),
+            control_topic: format!("{name}.budgets"),
             group: name.clone(),
             topic: name,
             partitions: build::count(PARTITIONS.into()),
@@ -69,7 +69,7 @@ impl Topics {
 impl Drop for Topics {
     fn drop(&mut self) {
         let config = self.0.clone();
-        let names = [config.topic.clone(), config.dead_letters_topic(), config.definitions_topic];
+        let names = [config.topic.clone(), config.dead_letters_topic(), config.control_topic];
         let delete = move || {
             let mut client = ClientConfig::new();
             client.set("bootstrap.servers", &config.brokers);

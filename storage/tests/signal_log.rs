@@ -37,7 +37,7 @@ fn config_at(brokers: String) -> KafkaConfig {
     KafkaConfig {
         brokers,
         topic: format!("t{unique}"),
-        definitions_topic: format!("d{unique}"),
+        control_topic: format!("d{unique}"),
         partitions: PartitionCount::new(1).unwrap(),
         replication_factor: 1,
         group: format!("g{unique}"),

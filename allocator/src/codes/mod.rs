@@ -11,7 +11,7 @@ use identity::MAX_SERIAL;
 use runtime::config::ConfigArgs;
 use schemas::{BudgetId, IdentityRule};
 use storage::config::StorageConfig;
-use storage::control::{ControlTopic, DefinitionError, RevokeError};
+use storage::control::{ControlTopic, ControlTopicError, RevokeError};
 use storage::open_error::OpenError;
 
 use self::print::PrintArgs;
@@ -56,7 +56,7 @@ pub enum CodesError {
     Open(#[from] OpenError),
     /// The definitions cannot be read.
     #[error(transparent)]
-    Definitions(#[from] DefinitionError),
+    Definitions(#[from] ControlTopicError),
     /// The codes were not revoked, or not all: revoking the same ones again continues.
     #[error("{0}; revoke the same serial numbers again to continue")]
     Revoke(#[from] RevokeError),

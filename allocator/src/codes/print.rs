@@ -54,13 +54,13 @@ impl PrintArgs {
         let last =
             self.first.checked_add(count.saturating_sub(1)).filter(|last| *last <= MAX_SERIAL);
         let last = last.ok_or(CodesError::TooMany)?;
-        let hasher = storage.hasher()?;
+        let person_secret = storage.person_secret()?;
         let control = storage.open_control_topic()?;
         require_codes(&control, &budget).await?;
         // Codes under another secret than the data's would be refused, once they are printed and sent.
-        let log = storage.published_log(control.active_log.as_ref());
-        storage.record_secret(&control, &hasher, &log).await?;
-        let key = CodeKey::new(&hasher, &budget);
+        let log = storage.announced_log(control.active_log.as_ref());
+        storage.record_secret(&control, &person_secret, &log).await?;
+        let key = CodeKey::new(&person_secret, &budget);
         match self.format {
             CodesFormat::Csv => write_csv(&mut io::stdout().lock(), &key, self.first, last)?,
         }
@@ -87,14 +87,14 @@ fn write_csv(out: &mut impl Write, key: &CodeKey, first: u32, last: u32) -> io::
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use schemas::{BudgetId, PersonKeyHasher};
+    use schemas::{BudgetId, PersonSecret};
 
     use super::*;
 
     #[test]
     fn a_run_can_be_continued_and_every_code_is_its_serial_numbers() {
-        let hasher = PersonKeyHasher::new(&[1; 32]).unwrap();
-        let key = CodeKey::new(&hasher, &BudgetId::parse("parks").unwrap());
+        let person_secret = PersonSecret::new(&[1; 32]).unwrap();
+        let key = CodeKey::new(&person_secret, &BudgetId::parse("parks").unwrap());
         let lines = |first, last| {
             let mut out = Vec::new();
             write_csv(&mut out, &key, first, last).unwrap();

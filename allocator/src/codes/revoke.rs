@@ -45,13 +45,13 @@ impl RevokeArgs {
     /// When the serial numbers are invalid, the budget has no codes, or the control topic cannot be used.
     pub async fn run(&self, storage: &StorageConfig) -> Result<(), CodesError> {
         let budget = budget_id(&self.budget)?;
-        let hasher = storage.hasher()?;
-        let key = CodeKey::new(&hasher, &budget);
+        let person_secret = storage.person_secret()?;
+        let key = CodeKey::new(&person_secret, &budget);
         let serials = serials::read(self.serial.as_deref(), self.file.as_deref(), &key)?;
         let control = storage.open_control_topic()?;
         require_codes(&control, &budget).await?;
-        let log = storage.published_log(control.active_log.as_ref());
-        storage.record_secret(&control, &hasher, &log).await?;
+        let log = storage.announced_log(control.active_log.as_ref());
+        storage.record_secret(&control, &person_secret, &log).await?;
         let before = control.revocations.revoke(&budget, &SerialSet::default()).await?;
         let after = revoke_in_steps(control.revocations.as_ref(), &budget, &serials).await?;
         let (total, more) = (after.count(), after.count().saturating_sub(before.count()));

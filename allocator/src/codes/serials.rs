@@ -111,13 +111,13 @@ fn parse_line(line: &str, key: &CodeKey) -> Option<SerialSet> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use schemas::{BudgetId, PersonKeyHasher};
+    use schemas::{BudgetId, PersonSecret};
 
     use super::*;
 
     fn key(budget: &str) -> CodeKey {
-        let hasher = PersonKeyHasher::new(&[1; 32]).unwrap();
-        CodeKey::new(&hasher, &BudgetId::parse(budget).unwrap())
+        let person_secret = PersonSecret::new(&[1; 32]).unwrap();
+        CodeKey::new(&person_secret, &BudgetId::parse(budget).unwrap())
     }
 
     fn lines(text: &str) -> Result<String, usize> {

@@ -24,7 +24,7 @@ use runtime::limits::RequestLimits;
 use runtime::metrics::{Metrics, MetricsError};
 use runtime::process::Process;
 use runtime::telemetry::LogFormat;
-use schemas::{LogRef, PersonKeyHasher};
+use schemas::{LogRef, PersonSecret};
 use storage::cache::Cache;
 use storage::config::{LogHandles, StoreHandles};
 use storage::control::{ControlTopic, wait_until_loaded};
@@ -92,8 +92,8 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
         let admin = AdminGuard::new(&admin_config, metrics)?;
         tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
         // First: a secret is created only where there is no data.
-        let hasher = config.storage.hasher()?;
-        let backends = Backends::open(config, hasher, admin, metrics, stop).await?;
+        let person_secret = config.storage.person_secret()?;
+        let backends = Backends::open(config, person_secret, admin, metrics, stop).await?;
         tokio::spawn(backends.ingest.authorizer.clone().run(stop.clone()));
         backends.start_services(config, metrics, health, stop, stop_processor.clone()).await
     };
@@ -145,7 +145,7 @@ struct Backends {
 impl Backends {
     async fn open(
         config: &RunConfig,
-        hasher: PersonKeyHasher,
+        person_secret: PersonSecret,
         admin: AdminGuard,
         metrics: &Metrics,
         stop: &CancellationToken,
@@ -156,21 +156,22 @@ impl Backends {
         wait_until_loaded(control.active_log.as_ref()).await;
         let revoked = control.revocations.subscribe_revoked();
         let authorizer =
-            Authorizer::new(&config.identity, &hasher, revoked, admin.clone(), metrics)?;
+            Authorizer::new(&config.identity, &person_secret, revoked, admin.clone(), metrics)?;
         let authenticator = authorizer.authenticator().clone();
         let counters = storage.open_limit_counters().await;
         // One for ingest and api, so that the requests of both share one maximum.
         let (limits, max_requests) = (&config.limits, config.process.http.max_requests);
         let limits = RequestLimits::new(limits, max_requests, authenticator, counters, metrics)?;
         let codes = storage.open_one_time_codes().await;
-        let email = ingest::email_sign_in(&config.email, &hasher, codes, metrics, stop.clone())?;
+        let email =
+            ingest::email_sign_in(&config.email, &person_secret, codes, metrics, stop.clone())?;
         let store = storage.open_store().await?;
         let first_log = storage.first_log();
         let registry =
             first_registry(store.store.as_ref(), control.active_log.as_ref(), &first_log).await?;
         let log = storage.open_log(&registry.active.log, control.active_log.as_ref()).await?;
         // After the topics were created: whether the log has records decides.
-        storage.record_secret(&control, &hasher, &registry.active.log).await?;
+        storage.record_secret(&control, &person_secret, &registry.active.log).await?;
         let cache = storage.open_cache().await;
         let people = CountedPeople::opened(Arc::clone(&cache), Arc::clone(&store.store));
         Ok(Self {
@@ -178,7 +179,7 @@ impl Backends {
                 log: Arc::clone(&log.writer),
                 definitions: Arc::clone(&control.definitions),
                 idempotency: storage.open_idempotency().await,
-                hasher,
+                person_secret,
                 signals: storage.signal_writer(),
                 people: Arc::new(people),
                 admin,
@@ -206,7 +207,7 @@ impl Backends {
         let Self { log, store, cache, control, active_log, ingest } = self;
         let definitions = Arc::clone(&control.definitions);
         let annulments = Arc::clone(&control.annulments);
-        let published = Arc::clone(&control.active_log);
+        let announced = Arc::clone(&control.active_log);
         let deps = ProcessorDeps {
             source: log.source,
             logs: Arc::new(config.storage.clone()),
@@ -228,7 +229,7 @@ impl Backends {
             store: store.store,
             cache,
             definitions: Arc::clone(&definitions),
-            hasher: ingest.hasher.clone(),
+            person_secret: ingest.person_secret.clone(),
             jobs: store.jobs,
             dead_letters: Arc::new(config.storage.clone()),
             signals: config.storage.signal_reader(),
@@ -264,7 +265,7 @@ impl Backends {
         tokio::spawn(ingest::report_replication(count_brokers, metrics, stop.clone())?);
         let storage = config.storage.clone();
         let refused_settings = move || {
-            let (storage, log) = (storage.clone(), storage.published_log(published.as_ref()));
+            let (storage, log) = (storage.clone(), storage.announced_log(announced.as_ref()));
             async move { storage.refused_topic_settings(&log).await }
         };
         tokio::spawn(ingest::report_topic_settings(refused_settings, metrics, stop.clone())?);

@@ -126,7 +126,7 @@ async fn waiting_reads_are_limited_and_release_their_permits() {
     let server = TestServer::with_settings(&[("api.max_waiters", "2")]).until_ready().await;
     server.commit("town", ONE);
     let token =
-        server.hasher.receipt_signer().sign(&id("town"), "1.1".parse().unwrap()).to_string();
+        server.person_secret.receipt_signer().sign(&id("town"), "1.1".parse().unwrap()).to_string();
     let reader = || signed_reader(&server, &token);
     let waiting = [reader(), reader()];
     wait_until("both reads wait", || server.metric("allocator_api_waiting_reads") == 2.0).await;

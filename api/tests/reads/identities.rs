@@ -51,7 +51,7 @@ fn put(server: &TestServer, issuer: &str, subject: &str) {
 }
 
 fn session(server: &TestServer, method: &str, subject: &str, budget: &str) -> String {
-    let key = SessionKey::new(&server.hasher.derived_secret("sessions"));
+    let key = SessionKey::new(&server.person_secret.derived_secret("sessions"));
     let now_s = now_ms() / 1_000;
     let session = Session { method, subject, budget, begins_at_s: now_s, ends_at_s: now_s + 1_000 };
     format!("Bearer {}", key.sign(&session))
@@ -129,7 +129,7 @@ async fn where_codes_count_the_page_asks_for_one_and_with_a_session_for_that_of_
     for path in [confirm, "/budgets/town/mine"] {
         assert!(!server.get(path).await.text.contains(sign_out), "nobody is signed in");
     }
-    let code = CodeKey::new(&server.hasher, &id("town")).code(serial);
+    let code = CodeKey::new(&server.person_secret, &id("town")).code(serial);
     assert!(!mine.text.contains(&code));
     let budget = server.get("/budgets/town").await;
     assert!(budget.text.contains("\"sends\":\"form\"") && !budget.text.contains(field));

@@ -29,7 +29,7 @@ async fn a_persons_shares_are_returned_exactly_as_submitted() {
     let partition = put(&server, 1_042, &[3_305, 6_695]);
     let got = server.get(PATH).await;
     let receipt: RecordAddress = format!("{partition}.1042").parse().unwrap();
-    let token = server.hasher.receipt_signer().sign(&id("town"), receipt);
+    let token = server.person_secret.receipt_signer().sign(&id("town"), receipt);
     assert_eq!(
         got.text,
         format!(

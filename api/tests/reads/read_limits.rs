@@ -57,7 +57,7 @@ async fn waiting_reads_of_one_client_are_limited_and_others_still_wait() {
     let server = TestServer::with_settings(&[("api.max_waiters_per_client", "2")]);
     server.commit("town", &[(1, [5_000, 5_000])]);
     let token =
-        server.hasher.receipt_signer().sign(&id("town"), "1.1".parse().unwrap()).to_string();
+        server.person_secret.receipt_signer().sign(&id("town"), "1.1".parse().unwrap()).to_string();
     let wait = |client| {
         let headers =
             [("consistency-token", &*token), ("prefer", "wait=2"), ("x-forwarded-for", client)];
@@ -89,7 +89,7 @@ async fn waits_for_unsigned_receipts_are_limited_apart_from_other_waits() {
     server.commit("town", &[(1, [5_000, 5_000])]);
     server.commit("park", &[(1, [5_000, 5_000])]);
     let signed =
-        server.hasher.receipt_signer().sign(&id("town"), "1.1".parse().unwrap()).to_string();
+        server.person_secret.receipt_signer().sign(&id("town"), "1.1".parse().unwrap()).to_string();
     let wait = |path, token: &str| {
         read(&server, path, &[("consistency-token", token), ("prefer", "wait=2")])
     };

@@ -47,7 +47,7 @@ pub struct TestServer {
     pub annulments: Arc<FakeAnnulments>,
     /// The export folder.
     pub exports: Arc<TempDir>,
-    pub hasher: PersonKeyHasher,
+    pub person_secret: PersonSecret,
     pub authorizer: Authorizer,
     pub revoked: watch::Sender<RevokedCodes>,
     pub health: Health,
@@ -131,15 +131,20 @@ impl TestServer {
         let (jobs, dead_letters) = (Arc::<FakeJobs>::default(), Arc::<FakeDeadLetters>::default());
         let signals = Arc::<FakeSignals>::default();
         let annulments = Arc::<FakeAnnulments>::default();
-        let hasher = PersonKeyHasher::new(&[7; 32]).unwrap();
+        let person_secret = PersonSecret::new(&[7; 32]).unwrap();
         let health = Health::new(&HealthConfig::default());
         let metrics = Metrics::new("api");
         let admin = AdminGuard::new(&admin, &metrics).unwrap();
         let counters = Arc::<LocalCounters>::default();
         let revoked = watch::Sender::new(RevokedCodes::none());
-        let authorizer =
-            Authorizer::new(&identity, &hasher, revoked.subscribe(), admin.clone(), &metrics)
-                .unwrap();
+        let authorizer = Authorizer::new(
+            &identity,
+            &person_secret,
+            revoked.subscribe(),
+            admin.clone(),
+            &metrics,
+        )
+        .unwrap();
         let authenticator = authorizer.authenticator().clone();
         let limits =
             RequestLimits::new(&limits, http.max_requests, authenticator, counters, &metrics)
@@ -148,7 +153,7 @@ impl TestServer {
             store: decorate(Arc::clone(&store)),
             cache: cache.clone(),
             definitions: definitions.clone(),
-            hasher: hasher.clone(),
+            person_secret: person_secret.clone(),
             jobs: jobs.clone(),
             dead_letters: Arc::new(FakeDeadLetterOpener(dead_letters.clone())),
             signals: signals.clone(),
@@ -174,7 +179,7 @@ impl TestServer {
             signals,
             annulments,
             exports,
-            hasher,
+            person_secret,
             authorizer,
             revoked,
             health,
@@ -188,7 +193,7 @@ impl TestServer {
     /// Derives the key of a person in a defined budget.
     pub fn key(&self, budget: &str, person: &PersonId) -> PersonKey {
         let catalog = self.definitions.catalog();
-        self.hasher.for_budget(catalog.get(budget).unwrap()).unwrap().key(person)
+        self.person_secret.for_budget(catalog.get(budget).unwrap()).unwrap().key(person)
     }
 
     /// Waits until the background task has made the server ready.

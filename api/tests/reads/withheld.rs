@@ -317,7 +317,7 @@ async fn the_own_submission_is_found_by_its_receipt_while_results_are_withheld()
 async fn a_signed_receipt_is_answered_once_its_submission_counts_while_results_are_withheld() {
     let server = server(Rule::AfterClose, &WORLDS[2]).await;
     let route = format!("/v1/budgets/{WITHHELD}/aggregate");
-    let signer = server.hasher.receipt_signer();
+    let signer = server.person_secret.receipt_signer();
     let read = async |budget, offset| {
         let receipt: RecordAddress = format!("2.{offset}").parse().unwrap();
         let token = signer.sign(&id(budget), receipt).to_string();

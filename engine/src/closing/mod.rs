@@ -36,7 +36,7 @@ use schemas::{
     RecordEncoder, SubmissionId, Term,
 };
 use storage::control::{
-    BudgetDefinitions, Catalog, ChangeRefused, DefinitionError, close, complete_reopening,
+    BudgetDefinitions, Catalog, ChangeRefused, ControlTopicError, close, complete_reopening,
 };
 use storage::log::{LogWriter, NewRecord};
 use storage::store::{Checkpoints, Store};
@@ -93,7 +93,7 @@ pub struct BudgetCloser {
 #[derive(Debug, thiserror::Error)]
 enum ClosingError {
     #[error(transparent)]
-    Definitions(#[from] DefinitionError),
+    Definitions(#[from] ControlTopicError),
     #[error(transparent)]
     Store(#[from] storage::store::StoreError),
     #[error("failed to append markers: {0}")]
@@ -195,7 +195,7 @@ impl BudgetCloser {
                 self.retries.succeeded(&step);
                 tracing::info!(budget = %budget.id, revision = closed.revision, "budget closed");
             }
-            Ok(_) | Err(DefinitionError::Refused(ChangeRefused::Unknown)) => {
+            Ok(_) | Err(ControlTopicError::Refused(ChangeRefused::Unknown)) => {
                 self.retries.succeeded(&step);
             }
             Err(error) => {

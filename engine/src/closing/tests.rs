@@ -50,7 +50,7 @@ impl BudgetDefinitions for Definitions {
         true
     }
 
-    async fn confirmed(&self) -> Result<Arc<Catalog>, DefinitionError> {
+    async fn confirmed(&self) -> Result<Arc<Catalog>, ControlTopicError> {
         Ok(self.catalog())
     }
 
@@ -62,10 +62,10 @@ impl BudgetDefinitions for Definitions {
         &self,
         id: &BudgetId,
         decide: &Change<'_>,
-    ) -> Result<Arc<Budget>, DefinitionError> {
+    ) -> Result<Arc<Budget>, ControlTopicError> {
         self.changes.fetch_add(1, Ordering::Relaxed);
         if self.fails.load(Ordering::Relaxed) {
-            return Err(DefinitionError::Unavailable("injected fault".into()));
+            return Err(ControlTopicError::Unavailable("injected fault".into()));
         }
         let current = self.catalog().changeable(id.as_str())?.cloned();
         if let Some(next) = decide(current.as_deref())? {
@@ -74,11 +74,11 @@ impl BudgetDefinitions for Definitions {
         Ok(Arc::clone(self.catalog().get(id.as_str()).unwrap()))
     }
 
-    async fn delete(&self, _: &BudgetId, _: &Deletion<'_>) -> Result<(), DefinitionError> {
+    async fn delete(&self, _: &BudgetId, _: &Deletion<'_>) -> Result<(), ControlTopicError> {
         unreachable!("the closer deletes nothing")
     }
 
-    async fn erase_former_definitions(&self, _: &BudgetId) -> Result<Erasure, DefinitionError> {
+    async fn erase_former_definitions(&self, _: &BudgetId) -> Result<Erasure, ControlTopicError> {
         unreachable!("the closer erases nothing")
     }
 }

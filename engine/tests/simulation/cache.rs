@@ -10,7 +10,7 @@ use schemas::{
 };
 use storage::cache::memory::MemoryCache;
 use storage::cache::{Cache, CacheError, CacheUpdate};
-use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError, Deletion, Erasure};
+use storage::control::{BudgetDefinitions, Catalog, Change, ControlTopicError, Deletion, Erasure};
 use storage::store::PartitionRef;
 use tokio::sync::{broadcast, watch};
 
@@ -164,7 +164,7 @@ impl BudgetDefinitions for FixedDefinitions {
         true
     }
 
-    async fn confirmed(&self) -> Result<Arc<Catalog>, DefinitionError> {
+    async fn confirmed(&self) -> Result<Arc<Catalog>, ControlTopicError> {
         Ok(self.catalog())
     }
 
@@ -176,15 +176,15 @@ impl BudgetDefinitions for FixedDefinitions {
         &self,
         _budget: &BudgetId,
         _decide: &Change<'_>,
-    ) -> Result<Arc<Budget>, DefinitionError> {
-        Err(DefinitionError::Unavailable("definitions never change in the simulation".into()))
+    ) -> Result<Arc<Budget>, ControlTopicError> {
+        Err(ControlTopicError::Unavailable("definitions never change in the simulation".into()))
     }
 
-    async fn delete(&self, _: &BudgetId, _: &Deletion<'_>) -> Result<(), DefinitionError> {
-        Err(DefinitionError::Unavailable("definitions never change in the simulation".into()))
+    async fn delete(&self, _: &BudgetId, _: &Deletion<'_>) -> Result<(), ControlTopicError> {
+        Err(ControlTopicError::Unavailable("definitions never change in the simulation".into()))
     }
 
-    async fn erase_former_definitions(&self, _: &BudgetId) -> Result<Erasure, DefinitionError> {
-        Err(DefinitionError::Unavailable("definitions never change in the simulation".into()))
+    async fn erase_former_definitions(&self, _: &BudgetId) -> Result<Erasure, ControlTopicError> {
+        Err(ControlTopicError::Unavailable("definitions never change in the simulation".into()))
     }
 }

@@ -24,9 +24,9 @@ use crate::registry::{seal, switch_to_new_log, update_registry};
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Budget of the withdrawal by a nonexistent person that probes whether the log is sealed.
 const PROBE_BUDGET: &str = "taxes";
-const PUBLISH_RETRY_DELAY: Duration = Duration::from_secs(1);
-/// Retries of publishing the active log; after them the processors publish it.
-const MAX_PUBLISH_RETRIES: usize = 4;
+const ANNOUNCE_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Retries of announcing the active log; after them the processors announce it.
+const MAX_ANNOUNCE_RETRIES: usize = 4;
 
 impl<OnProgress: Fn(&RepartitionProgress)> Repartition<'_, OnProgress> {
     /// Seals the old log, copies and folds the rest, compares, and switches.
@@ -75,7 +75,7 @@ impl<OnProgress: Fn(&RepartitionProgress)> Repartition<'_, OnProgress> {
             return Err(RepartitionError::UnexpectedRecords(from.log.topic.clone()));
         }
         update_registry(store, |registry| switch_to_new_log(registry, generation)).await?;
-        let published = self.publish_active_log().await;
+        let announced = self.announce_active_log().await;
         let sealed = sealed_at.elapsed();
         match log_ends(source.as_ref(), &from.log).await {
             Ok(after) if after != last => {
@@ -88,16 +88,16 @@ impl<OnProgress: Fn(&RepartitionProgress)> Repartition<'_, OnProgress> {
         }
         let records = copied.iter().map(|end| end.0).sum();
         let stats = CutoverStats { records, left_out: counts.left_out(), sealed };
-        Ok(self.outcome(Some(stats), published))
+        Ok(self.outcome(Some(stats), announced))
     }
 
     pub(super) fn outcome(
         &self,
         cutover: Option<CutoverStats>,
-        published: bool,
+        announced: bool,
     ) -> RepartitionOutcome {
         let (record, before) = (self.record.clone(), self.from.log.clone());
-        RepartitionOutcome { record, before, cutover, published }
+        RepartitionOutcome { record, before, cutover, announced }
     }
 
     /// Whether every partition of the old log rejects appends. Retries until all have responded.
@@ -146,14 +146,14 @@ impl<OnProgress: Fn(&RepartitionProgress)> Repartition<'_, OnProgress> {
         Ok(folded)
     }
 
-    /// Publishes the new log as the active one, and returns whether that succeeded.
-    pub(super) async fn publish_active_log(&self) -> bool {
+    /// Announces the new log as the active one, and returns whether that succeeded.
+    pub(super) async fn announce_active_log(&self) -> bool {
         let log = &self.record.log;
-        let published = (|| self.deps.active_log.publish(log))
+        let announced = (|| self.deps.active_log.announce(log))
             .retry(
                 ConstantBuilder::new()
-                    .with_delay(PUBLISH_RETRY_DELAY)
-                    .with_max_times(MAX_PUBLISH_RETRIES),
+                    .with_delay(ANNOUNCE_RETRY_DELAY)
+                    .with_max_times(MAX_ANNOUNCE_RETRIES),
             )
             .notify(|error, pause| {
                 tracing::warn!(
@@ -164,13 +164,13 @@ impl<OnProgress: Fn(&RepartitionProgress)> Repartition<'_, OnProgress> {
                 );
             })
             .await;
-        if let Err(error) = &published {
+        if let Err(error) = &announced {
             tracing::error!(
                 %error,
                 topic = log.topic,
                 "failed to announce the active log, the processors retry",
             );
         }
-        published.is_ok()
+        announced.is_ok()
     }
 }

@@ -13,11 +13,11 @@
 //!    distributions, and record counts.
 //! 5. One conditional write makes the new generation active and retires the old one. No rollback
 //!    is possible, and none is needed: both are equal, and the old topic receives no more records.
-//! 6. The active log is published to every process that appends submissions.
+//! 6. The active log is announced to every process that appends submissions.
 //!
-//! **The switch precedes publication.** If the log were published first, submissions would go to
+//! **The switch precedes the announcement.** If the log were announced first, submissions would go to
 //! a log that is not active yet, and a cancelled repartition would lose them. If the process dies
-//! between switch and publication, [`ActiveLogPublisher`] in the processors publishes the log from
+//! between switch and announcement, [`ActiveLogAnnouncer`] in the processors announces the log from
 //! the registry; until then submissions are rejected.
 //!
 //! **Cancelling** reverses the order: the registry records that the new generation never becomes
@@ -37,12 +37,12 @@
 //! | `copy` | copying the records |
 //! | `compare` | differences between the generations of the two logs |
 //! | `cancel` | cancelling, and unsealing the old topic |
-//! | `active_log_publisher` | publishing the active log by the registry |
+//! | `active_log_announcer` | publishing the active log by the registry |
 //! | `progress`, `error`, `deps` | progress and outcome, errors, dependencies |
 //!
 //! [`begin_on_new_log`]: crate::registry::begin_on_new_log
 
-mod active_log_publisher;
+mod active_log_announcer;
 mod cancel;
 mod compare;
 mod copy;
@@ -52,7 +52,7 @@ mod error;
 mod progress;
 mod run;
 
-pub use active_log_publisher::ActiveLogPublisher;
+pub use active_log_announcer::ActiveLogAnnouncer;
 pub use cancel::{CancelOutcome, cancel};
 pub use deps::RepartitionDeps;
 pub use error::RepartitionError;

@@ -16,8 +16,8 @@ pub struct RepartitionOutcome {
     pub before: LogRef,
     /// Statistics of the cutover. `None` if only its result was observed.
     pub cutover: Option<CutoverStats>,
-    /// Whether the active log was published; otherwise the processors publish it.
-    pub published: bool,
+    /// Whether the active log was announced; otherwise the processors announce it.
+    pub announced: bool,
 }
 
 /// Statistics of a cutover.
@@ -27,7 +27,7 @@ pub struct CutoverStats {
     pub records: u64,
     /// Records that were not copied because the fold rejects them.
     pub left_out: u64,
-    /// How long the old log was sealed before the new one was published.
+    /// How long the old log was sealed before the new one was announced.
     pub sealed: Duration,
 }
 

@@ -60,8 +60,8 @@ pub async fn repartition(
         }
         // The switch was applied despite the error.
         GenerationCancel::AlreadyActive => {
-            let published = repartition.publish_active_log().await;
-            Ok(repartition.outcome(None, published))
+            let announced = repartition.announce_active_log().await;
+            Ok(repartition.outcome(None, announced))
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use ring::hmac;
-use schemas::{BudgetId, CodeHolder, KeyedHash, PersonKeyHasher};
+use schemas::{BudgetId, CodeHolder, KeyedHash, PersonSecret};
 
 use super::EmailAddress;
 
@@ -59,8 +59,8 @@ impl fmt::Debug for EmailCodeKey {
 
 impl EmailCodeKey {
     /// Derives the key from the deployment's secret.
-    pub fn new(hasher: &PersonKeyHasher) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, &hasher.derived_secret("email-codes")))
+    pub fn new(person_secret: &PersonSecret) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, &person_secret.derived_secret("email-codes")))
     }
 
     /// Returns the hashes that an address has in a budget.
@@ -107,8 +107,8 @@ mod tests {
 
     #[test]
     fn a_code_is_bound_to_its_budget_and_address_and_a_mailbox_to_neither_budget() {
-        let hasher = PersonKeyHasher::new(b"a secret of at least thirty-two bytes").unwrap();
-        let key = EmailCodeKey::new(&hasher);
+        let person_secret = PersonSecret::new(b"a secret of at least thirty-two bytes").unwrap();
+        let key = EmailCodeKey::new(&person_secret);
         let (parks, taxes) = (BudgetId::parse("parks").unwrap(), BudgetId::parse("taxes").unwrap());
         let address = |text| EmailAddress::parse(text).unwrap();
         let (a, b) = (address("a@example.org"), address("b@example.org"));
@@ -129,15 +129,15 @@ mod tests {
         let distinct: std::collections::HashSet<_> = hashes.iter().collect();
         assert_eq!(distinct.len(), hashes.len());
         assert_eq!(key.holder(&parks, &a).mailbox, key.holder(&taxes, &a).mailbox);
-        let other = PersonKeyHasher::new(b"another secret of thirty-two bytes").unwrap();
+        let other = PersonSecret::new(b"another secret of thirty-two bytes").unwrap();
         assert_ne!(EmailCodeKey::new(&other).code(&parks, &a, &code), hashes[0]);
         assert!(!format!("{code:?} {key:?} {:?}", hashes[0]).contains("12345"));
     }
 
     #[test]
     fn decoys_are_few() {
-        let hasher = PersonKeyHasher::new(b"a secret of at least thirty-two bytes").unwrap();
-        let key = EmailCodeKey::new(&hasher);
+        let person_secret = PersonSecret::new(b"a secret of at least thirty-two bytes").unwrap();
+        let key = EmailCodeKey::new(&person_secret);
         let decoys = (0..10 * DECOYS).map(|random| key.decoy(random.to_be_bytes()));
         let distinct: std::collections::HashSet<_> = decoys.collect();
         assert_eq!(distinct.len() as u128, DECOYS);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use schemas::{Budget, BudgetId, ClosingFence};
-use storage::control::{BudgetDefinitions, CONFIRMATION_TIMEOUT, Catalog, DefinitionError};
+use storage::control::{BudgetDefinitions, CONFIRMATION_TIMEOUT, Catalog, ControlTopicError};
 use tokio::time::timeout;
 
 use crate::pending::{AppendOutcome, PendingSubmission};
@@ -104,15 +104,14 @@ impl Fences {
             };
             if confirmed.is_none() {
                 let read = timeout(self.confirmation_timeout(), definitions.confirmed()).await;
-                let unavailable = |error: String| Err(DefinitionError::Unavailable(error));
+                let unavailable = |error: String| Err(ControlTopicError::Unavailable(error));
                 confirmed = Some(read.unwrap_or_else(|elapsed| unavailable(elapsed.to_string())));
             }
             *outcome = match &confirmed {
                 Some(Ok(catalog)) if is_unchanged(catalog, &submission.budget, before) => *outcome,
                 Some(Ok(_)) => AppendOutcome::ClosedMeanwhile,
-                Some(Err(DefinitionError::Refused(_) | DefinitionError::Unavailable(_))) | None => {
-                    AppendOutcome::Unknown
-                }
+                Some(Err(ControlTopicError::Refused(_) | ControlTopicError::Unavailable(_)))
+                | None => AppendOutcome::Unknown,
             };
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::{Action, Budget};
-use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError};
+use storage::control::{BudgetDefinitions, ChangeRefused, ControlTopicError};
 use tokio::time::timeout;
 
 use super::AppendRefused;
@@ -33,7 +33,7 @@ pub(super) async fn freeze(
 ) -> Result<(), AppendRefused> {
     let frozen = timeout(FREEZE_TIMEOUT, freezer.freeze(checked))
         .await
-        .unwrap_or_else(|elapsed| Err(DefinitionError::Unavailable(elapsed.to_string())))
+        .unwrap_or_else(|elapsed| Err(ControlTopicError::Unavailable(elapsed.to_string())))
         .map_err(AppendRefused::NotFrozen)?;
     if frozen.frozen && is_same(&frozen, checked) {
         Ok(())
@@ -52,7 +52,7 @@ pub(super) async fn require_in_force(
 ) -> Result<(), AppendRefused> {
     let catalog = timeout(FREEZE_TIMEOUT, definitions.confirmed())
         .await
-        .unwrap_or_else(|elapsed| Err(DefinitionError::Unavailable(elapsed.to_string())))
+        .unwrap_or_else(|elapsed| Err(ControlTopicError::Unavailable(elapsed.to_string())))
         .map_err(AppendRefused::NotConfirmed)?;
     match catalog.get(checked.id.as_str()) {
         Some(current) if is_same(current, checked) => Ok(()),

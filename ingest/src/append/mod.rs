@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use schemas::{Budget, RecordAddress, RecordEncoder, RecordStamp};
-use storage::control::{BudgetDefinitions, DefinitionError};
+use storage::control::{BudgetDefinitions, ControlTopicError};
 use storage::idempotency::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::log::{AppendError, LogWriter, NewRecord};
 
@@ -40,9 +40,9 @@ pub(crate) enum AppendRefused {
     /// Too many records wait for the log, or for the control topic.
     TooManyInFlight,
     /// The budget's rules could not be frozen.
-    NotFrozen(DefinitionError),
+    NotFrozen(ControlTopicError),
     /// It could not be confirmed that the definition which withdrawals were checked against is still in force.
-    NotConfirmed(DefinitionError),
+    NotConfirmed(ControlTopicError),
     /// The submissions were checked against another definition than this one, which is in force.
     DefinitionChanged(Arc<Budget>),
 }

@@ -20,7 +20,7 @@ mod unsupported;
 use std::sync::Arc;
 
 use runtime::metrics::{Metrics, MetricsError};
-use schemas::PersonKeyHasher;
+use schemas::PersonSecret;
 use storage::one_time_codes::OneTimeCodes;
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +46,7 @@ pub enum EmailError {
 /// When the SMTP settings are unusable, or a metric's name is taken.
 pub fn email_sign_in(
     config: &EmailConfig,
-    hasher: &PersonKeyHasher,
+    person_secret: &PersonSecret,
     codes: Arc<dyn OneTimeCodes>,
     metrics: &Metrics,
     stop: CancellationToken,
@@ -54,5 +54,5 @@ pub fn email_sign_in(
     let Some(server) = &config.server else { return Ok(None) };
     let mailer = smtp::Mailer::new(server)?;
     let sender = sender::MailSender::new(mailer, metrics, stop)?;
-    Ok(Some(EmailSignIn::new(config.domains.clone(), hasher, codes, sender)))
+    Ok(Some(EmailSignIn::new(config.domains.clone(), person_secret, codes, sender)))
 }

@@ -10,7 +10,7 @@ use page::language::Language;
 use page::mail::code_mail;
 use runtime::problem::{Problem, ProblemKind};
 use runtime::random::random_128_bits;
-use schemas::{Budget, PersonKeyHasher};
+use schemas::{Budget, PersonSecret};
 use storage::one_time_codes::{CodesUnavailable, IssueOutcome, OneTimeCodes};
 
 use super::sender::{MailOrder, MailSender, Withheld};
@@ -36,11 +36,11 @@ impl std::fmt::Debug for EmailSignIn {
 impl EmailSignIn {
     pub(super) fn new(
         domains: EmailDomains,
-        hasher: &PersonKeyHasher,
+        person_secret: &PersonSecret,
         codes: Arc<dyn OneTimeCodes>,
         sender: MailSender,
     ) -> Self {
-        Self(Arc::new(Inner { domains, key: EmailCodeKey::new(hasher), codes, sender }))
+        Self(Arc::new(Inner { domains, key: EmailCodeKey::new(person_secret), codes, sender }))
     }
 
     /// Makes a code for an address in a budget and sends it in the background, if the address may take part and its

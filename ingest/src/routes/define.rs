@@ -14,7 +14,7 @@ use runtime::http::{FailedPrecondition, RequestId, WriteConditions, etag_of};
 use runtime::problem::{Problem, ProblemKind};
 use runtime::random::random_256_bits;
 use schemas::{Budget, BudgetId, PersonSalt, PersonSaltState};
-use storage::control::{ChangeRefused, DefinitionError, define as define_change};
+use storage::control::{ChangeRefused, ControlTopicError, define as define_change};
 
 use crate::detach_on_drop::detach_on_drop;
 use crate::media_type::RequireJson;
@@ -138,32 +138,32 @@ async fn change(
 }
 
 /// Returns the problem of a change or deletion that was not made.
-pub(super) fn refused(error: DefinitionError, frozen: &str) -> Problem {
+pub(super) fn refused(error: ControlTopicError, frozen: &str) -> Problem {
     match error {
-        DefinitionError::Refused(ChangeRefused::Frozen) => {
+        ControlTopicError::Refused(ChangeRefused::Frozen) => {
             Problem::new(ProblemKind::BudgetFrozen).detail(frozen)
         }
-        DefinitionError::Refused(ChangeRefused::Closed) => {
+        ControlTopicError::Refused(ChangeRefused::Closed) => {
             Problem::new(ProblemKind::BudgetClosed).detail(
                 "the budget is closed; it can be deleted once it is reopened, by a later `closes_at` or none",
             )
         }
-        DefinitionError::Refused(ChangeRefused::Forgotten) => Problem::new(ProblemKind::Forgotten)
+        ControlTopicError::Refused(ChangeRefused::Forgotten) => Problem::new(ProblemKind::Forgotten)
             .detail("the budget's persons are forgotten: it can be neither reopened nor deleted"),
-        DefinitionError::Refused(
+        ControlTopicError::Refused(
             refused @ (ChangeRefused::NotClosed | ChangeRefused::NoSalt),
         ) => Problem::new(ProblemKind::WrongState).detail(refused.to_string()),
-        DefinitionError::Refused(ChangeRefused::Unknown) => problems::budget_not_found(),
-        DefinitionError::Refused(ChangeRefused::NotUnderstood) => {
+        ControlTopicError::Refused(ChangeRefused::Unknown) => problems::budget_not_found(),
+        ControlTopicError::Refused(ChangeRefused::NotUnderstood) => {
             problems::definition_not_understood("it is left unchanged")
         }
-        DefinitionError::Refused(ChangeRefused::PreconditionFailed) => {
+        ControlTopicError::Refused(ChangeRefused::PreconditionFailed) => {
             Problem::new(ProblemKind::PreconditionFailed).detail(
                 "`If-Match` or `If-None-Match` does not hold for the budget's current definition, which is left unchanged; \
                  `GET` shows it with its `ETag`",
             )
         }
-        DefinitionError::Unavailable(_) => Problem::new(ProblemKind::Unavailable)
+        ControlTopicError::Unavailable(_) => Problem::new(ProblemKind::Unavailable)
             .detail("the definition could not be stored, or the store did not confirm it: send it again")
             .retry_after(RETRY_AFTER),
     }

@@ -137,7 +137,7 @@ async fn respond_to(
     let prepare = |budget: &Budget| {
         let (mut parsed, path) = parse(budget)?;
         parsed.id =
-            key.submission_id(parsed.id, budget, parsed.person.as_ref(), &service.hasher)?;
+            key.submission_id(parsed.id, budget, parsed.person.as_ref(), &service.person_secret)?;
         let (pending, person) = pending(service, origin, budget, parsed)?;
         let path = match path {
             PathOf::Me => PersonPath::me(),

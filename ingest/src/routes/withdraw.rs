@@ -146,7 +146,7 @@ async fn withdraw_person(
     let budget = service.open_budget(budget);
     let prepare = |budget: &Budget| {
         let (person, path) = person(budget)?;
-        let id = key.submission_id(None, budget, Some(&person), &service.hasher)?;
+        let id = key.submission_id(None, budget, Some(&person), &service.person_secret)?;
         let now_ms = now_ms();
         let origin = service.origin(budget, origin, now_ms);
         Ok((service.pending_withdrawal(budget, &person, id, origin, now_ms)?, path))

@@ -11,7 +11,7 @@ use http::request::Parts;
 use runtime::client::{Client, RoutedPrefix};
 use runtime::principal::PresentedCredentials;
 use schemas::{
-    Action, BallotDigest, Budget, IdentityLevel, PersonKeyHasher, SignalAction, SignalDayKey,
+    Action, BallotDigest, Budget, IdentityLevel, PersonSecret, SignalAction, SignalDayKey,
     SignalHasher, SignalOrigin, Submission,
 };
 
@@ -64,8 +64,8 @@ pub(crate) struct OriginDigester {
 
 impl OriginDigester {
     /// Creates a digester with keys derived from the deployment's secret.
-    pub fn new(hasher: &PersonKeyHasher, now_ms: u64) -> Self {
-        let hasher = SignalHasher::new(hasher);
+    pub fn new(person_secret: &PersonSecret, now_ms: u64) -> Self {
+        let hasher = SignalHasher::new(person_secret);
         let day_key = ArcSwap::from_pointee(hasher.day_key(now_ms));
         Self { hasher, day_key }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use runtime::metrics::Metrics;
 use schemas::{
-    Action, BudgetId, IdentityLevel, PersonKey, PersonKeyHasher, Signal, SignalOrigin, Submission,
+    Action, BudgetId, IdentityLevel, PersonKey, PersonSecret, Signal, SignalOrigin, Submission,
     SubmissionId,
 };
 use storage::log::AppendError;
@@ -89,7 +89,7 @@ fn submission() -> (Submission, SignalOrigin) {
 }
 
 fn start(writer: Arc<dyn SignalWriter>, max_queued: usize) -> (SignalSender, PendingSignals) {
-    let digester = OriginDigester::new(&PersonKeyHasher::new(&[7; 32]).unwrap(), 0);
+    let digester = OriginDigester::new(&PersonSecret::new(&[7; 32]).unwrap(), 0);
     let metrics = Metrics::new("test");
     SignalSender::start_bounded(writer, &metrics, Arc::new(digester), max_queued).unwrap()
 }

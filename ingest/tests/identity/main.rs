@@ -20,7 +20,7 @@ use service::{
     ALLOCATION, ME, OURS, SESSION, SUBMITTER, Service, VIEWER, bearer, code, subject,
     until_keys_are_read,
 };
-use support::{BATCH, SUBMISSIONS, hasher, lock};
+use support::{BATCH, SUBMISSIONS, lock, person_secret};
 
 const ID: &str = "a-AAAAAAAAAAAAAAAAAAAAAA";
 const COOKIE: (&str, &str) = ("cookie", "allocator_person=a-AAAAAAAAAAAAAAAAAAAAAA");
@@ -140,7 +140,7 @@ async fn a_service_submits_for_the_same_persons() {
 async fn every_wrong_code_gets_the_same_answer() {
     let service = Service::new(IdentityRule::Code);
     let right = code(1);
-    let other_budget = CodeKey::new(&hasher(), &BudgetId::parse("parks").unwrap());
+    let other_budget = CodeKey::new(&person_secret(), &BudgetId::parse("parks").unwrap());
     let other_budget = other_budget.code(Serial::new(1).unwrap());
     let mut changed = right.clone().into_bytes();
     changed[10] = if changed[10] == b'0' { b'2' } else { b'0' };

@@ -10,7 +10,7 @@ use schemas::{BudgetId, IdentityRule, RevokedCodes, StoredRevocations};
 use tokio_util::sync::CancellationToken;
 
 use crate::service::{ALLOCATION, ME, OURS, SESSION, SUBMITTER, Service, bearer, code, subject};
-use crate::support::{SUBMISSIONS, hasher};
+use crate::support::{SUBMISSIONS, person_secret};
 
 fn body(code: &str) -> String {
     serde_json::json!({ "code": code }).to_string()
@@ -88,7 +88,7 @@ async fn a_revocation_ends_the_sessions_of_the_code_and_no_others() {
 #[tokio::test]
 async fn a_session_whose_subject_is_no_serial_number_is_refused() {
     let service = Service::new(IdentityRule::Code);
-    let key = SessionKey::new(&hasher().derived_secret("sessions"));
+    let key = SessionKey::new(&person_secret().derived_secret("sessions"));
     let now_s = now_ms() / 1_000;
     for name in ["", "1", "00001 ", "0000I", "00001\u{3}", "000011", "é000"] {
         let session = Session {

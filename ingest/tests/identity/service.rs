@@ -10,7 +10,7 @@ use schemas::{BudgetId, IdentityRule, PersonId, PersonKey, StoredRevocations};
 use tokio_util::sync::CancellationToken;
 
 use crate::provider;
-use crate::support::{Harness, TestResponse, hasher, key_of};
+use crate::support::{Harness, TestResponse, key_of, person_secret};
 
 pub const OURS: (&str, &str) = ("sec-fetch-site", "same-origin");
 pub const ME: &str = "/v1/budgets/taxes/submissions/me";
@@ -105,7 +105,7 @@ pub fn bearer(token: &str) -> String {
 }
 
 pub fn code(serial: u32) -> String {
-    let key = CodeKey::new(&hasher(), &BudgetId::parse("taxes").unwrap());
+    let key = CodeKey::new(&person_secret(), &BudgetId::parse("taxes").unwrap());
     key.code(Serial::new(serial).unwrap())
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use schemas::{Budget, BudgetId, StoredBudget};
-use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError, Deletion, Erasure};
+use storage::control::{BudgetDefinitions, Catalog, Change, ControlTopicError, Deletion, Erasure};
 use tokio::sync::watch;
 
 use super::lock;
@@ -76,14 +76,14 @@ impl BudgetDefinitions for FakeDefinitions {
         self.loaded.load(Ordering::SeqCst)
     }
 
-    async fn confirmed(&self) -> Result<Arc<Catalog>, DefinitionError> {
+    async fn confirmed(&self) -> Result<Arc<Catalog>, ControlTopicError> {
         self.confirmations.fetch_add(1, Ordering::SeqCst);
         tokio::task::yield_now().await;
         if self.confirmation_hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
         if self.unconfirmed.load(Ordering::SeqCst) {
-            return Err(DefinitionError::Unavailable("injected fault".into()));
+            return Err(ControlTopicError::Unavailable("injected fault".into()));
         }
         if let Some(budget) = lock(&self.before_confirmation).take() {
             self.put(budget);
@@ -99,12 +99,12 @@ impl BudgetDefinitions for FakeDefinitions {
         &self,
         id: &BudgetId,
         decide: &Change<'_>,
-    ) -> Result<Arc<Budget>, DefinitionError> {
+    ) -> Result<Arc<Budget>, ControlTopicError> {
         self.changes.fetch_add(1, Ordering::SeqCst);
         // The real implementations yield too, so that other tasks interleave.
         tokio::task::yield_now().await;
         if self.failing.load(Ordering::SeqCst) {
-            return Err(DefinitionError::Unavailable("injected fault".into()));
+            return Err(ControlTopicError::Unavailable("injected fault".into()));
         }
         if self.changes_hang.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
@@ -123,9 +123,9 @@ impl BudgetDefinitions for FakeDefinitions {
         }
     }
 
-    async fn delete(&self, id: &BudgetId, decide: &Deletion<'_>) -> Result<(), DefinitionError> {
+    async fn delete(&self, id: &BudgetId, decide: &Deletion<'_>) -> Result<(), ControlTopicError> {
         if self.failing.load(Ordering::SeqCst) {
-            return Err(DefinitionError::Unavailable("injected fault".into()));
+            return Err(ControlTopicError::Unavailable("injected fault".into()));
         }
         let mut catalog = lock(&self.catalog);
         let current = catalog.changeable(id.as_str())?.cloned();
@@ -134,7 +134,7 @@ impl BudgetDefinitions for FakeDefinitions {
         Ok(())
     }
 
-    async fn erase_former_definitions(&self, _: &BudgetId) -> Result<Erasure, DefinitionError> {
-        Err(DefinitionError::Unavailable("ingest erases no definitions".into()))
+    async fn erase_former_definitions(&self, _: &BudgetId) -> Result<Erasure, ControlTopicError> {
+        Err(ControlTopicError::Unavailable("ingest erases no definitions".into()))
     }
 }

@@ -29,7 +29,7 @@ use runtime::limits::{LimitsConfig, LocalCounters, RequestLimits};
 use runtime::metrics::Metrics;
 use runtime::principal::IdentityConfig;
 use schemas::{
-    Budget, PersonId, PersonKey, PersonKeyHasher, PersonSalt, PersonSaltState, RecordDecoder,
+    Budget, PersonId, PersonKey, PersonSalt, PersonSaltState, PersonSecret, RecordDecoder,
     RevokedCodes, default_budgets,
 };
 use storage::log::NewRecord;
@@ -100,9 +100,14 @@ impl Harness {
         let (admin, identity) = reader.finish(admin.zip(identity)).unwrap();
         let admin = AdminGuard::new(&admin, &metrics).unwrap();
         let revoked = watch::Sender::new(RevokedCodes::none());
-        let authorizer =
-            Authorizer::new(&identity, &hasher(), revoked.subscribe(), admin.clone(), &metrics)
-                .unwrap();
+        let authorizer = Authorizer::new(
+            &identity,
+            &person_secret(),
+            revoked.subscribe(),
+            admin.clone(),
+            &metrics,
+        )
+        .unwrap();
         let counters = Arc::<LocalCounters>::default();
         let authenticator = authorizer.authenticator().clone();
         let limits =
@@ -111,13 +116,13 @@ impl Harness {
         let codes = Arc::new(FakeCodes::default());
         let stop = CancellationToken::new();
         let email =
-            ingest::email_sign_in(&email, &hasher(), codes.clone(), &metrics, stop).unwrap();
+            ingest::email_sign_in(&email, &person_secret(), codes.clone(), &metrics, stop).unwrap();
         let people = FakePeople::default();
         let deps = IngestDeps {
             log: log.clone(),
             definitions: definitions.clone(),
             idempotency: idempotency.clone(),
-            hasher: hasher(),
+            person_secret: person_secret(),
             signals: signals.clone(),
             people: Arc::new(people.counted()),
             admin,
@@ -210,8 +215,8 @@ impl Harness {
     }
 }
 
-pub fn hasher() -> PersonKeyHasher {
-    PersonKeyHasher::new(SECRET).unwrap()
+pub fn person_secret() -> PersonSecret {
+    PersonSecret::new(SECRET).unwrap()
 }
 
 /// The secret of the default budget's persons.
@@ -226,7 +231,7 @@ pub fn key(person: &str) -> PersonKey {
 /// Derives the key of a person in the default budget.
 pub fn key_of(person: &PersonId) -> PersonKey {
     let budget = Budget { person_salt: person_salt(), ..default_budgets().unwrap().remove(0) };
-    hasher().for_budget(&budget).unwrap().key(person)
+    person_secret().for_budget(&budget).unwrap().key(person)
 }
 
 /// Waits until a condition holds.

@@ -4,7 +4,7 @@ use http::{HeaderMap, StatusCode};
 use schemas::{BudgetId, Receipt, ReceiptProof, RecordAddress};
 use serde_json::Value;
 
-use super::hasher;
+use super::person_secret;
 
 pub struct TestResponse {
     pub status: StatusCode,
@@ -71,7 +71,7 @@ pub fn check_receipt(body: &Value) -> RecordAddress {
     let text = body["receipt"].as_str().unwrap();
     let presented: Receipt = text.parse().unwrap();
     let taxes = BudgetId::parse("taxes").unwrap();
-    assert_eq!(hasher().receipt_signer().proof(&taxes, presented), ReceiptProof::Signed);
+    assert_eq!(person_secret().receipt_signer().proof(&taxes, presented), ReceiptProof::Signed);
     let receipt = presented.address;
     assert_eq!(body["budget"], "taxes");
     assert_eq!(body["partition"], receipt.partition.0);

@@ -129,7 +129,7 @@ async fn repartition_with_progress(
 ) -> Result<String, RepartitionCommandError> {
     let partitions = PartitionCount::new(partitions)?;
     let deps = deps(storage).await?;
-    // The active log is announced through the definitions topic: an unreadable topic cannot be written safely.
+    // The active log is announced in the control topic: an unreadable topic cannot be written safely.
     let loaded =
         tokio::time::timeout(DEFINITIONS_TIMEOUT, wait_until_loaded(deps.active_log.as_ref()))
             .await;
@@ -169,7 +169,7 @@ async fn cancel(storage: &StorageConfig) -> Result<String, RepartitionCommandErr
 }
 
 fn text(outcome: &RepartitionOutcome) -> String {
-    let RepartitionOutcome { record, before, cutover, published } = outcome;
+    let RepartitionOutcome { record, before, cutover, announced } = outcome;
     let cutover = match cutover {
         Some(CutoverStats { records, left_out, sealed }) => {
             format!(" records={records} left_out={left_out} sealed_ms={}", sealed.as_millis())
@@ -177,9 +177,9 @@ fn text(outcome: &RepartitionOutcome) -> String {
         // Another process may have announced the switch.
         None => String::new(),
     };
-    let published = if *published { "" } else { "; the processors publish it" };
+    let announced = if *announced { "" } else { "; the processors announce it" };
     format!(
-        "REPARTITION generation={} topic={} partitions={} before={}{cutover}: submissions go there now{published}\n",
+        "REPARTITION generation={} topic={} partitions={} before={}{cutover}: submissions go there now{announced}\n",
         record.generation,
         record.log.topic,
         record.log.partitions.get(),

@@ -12,13 +12,13 @@ use schemas::{
     FOLD_VERSION, Generation, GenerationRecord, GenerationRegistry, LogNumber, LogRef,
     PartitionCount, PartitionId,
 };
-use storage::control::{ActiveLog, DefinitionError};
+use storage::control::{ActiveLog, ControlTopicError};
 use storage::store::memory::MemoryStore;
 use storage::store::sqlite::SqliteStore;
 use storage::store::{Checkpoints, Epoch, Generations, PartitionRef, Store};
 use tokio::sync::watch;
 
-/// A published active log that may not be loaded.
+/// An announced active log that may not be loaded.
 struct FakeActiveLog {
     loaded: AtomicBool,
     log: watch::Sender<Option<LogRef>>,
@@ -40,8 +40,8 @@ impl ActiveLog for FakeActiveLog {
         self.log.subscribe()
     }
 
-    async fn publish(&self, _log: &LogRef) -> Result<(), DefinitionError> {
-        Err(DefinitionError::Unavailable("the active log never changes in this test".into()))
+    async fn announce(&self, _log: &LogRef) -> Result<(), ControlTopicError> {
+        Err(ControlTopicError::Unavailable("the active log never changes in this test".into()))
     }
 }
 

@@ -6,7 +6,7 @@ use schemas::*;
 fn persons_of(budget: &str, person_salt: PersonSaltState) -> BudgetPersonHasher {
     let id = BudgetId::parse(budget).unwrap();
     let budget = Budget { id, person_salt, ..default_budgets().unwrap().remove(0) };
-    PersonKeyHasher::new(&[1; 32]).unwrap().for_budget(&budget).unwrap()
+    PersonSecret::new(&[1; 32]).unwrap().for_budget(&budget).unwrap()
 }
 
 pub fn salted(salt: u8) -> PersonSaltState {
@@ -49,7 +49,7 @@ fn nobody_derives_a_key_of_a_forgotten_budget() {
     let at = "2027-01-02T03:04:05Z".parse().unwrap();
     let person_salt = PersonSaltState::Forgotten { at };
     let budget = Budget { person_salt, ..default_budgets().unwrap().remove(0) };
-    let persons = PersonKeyHasher::new(&[1; 32]).unwrap().for_budget(&budget);
+    let persons = PersonSecret::new(&[1; 32]).unwrap().for_budget(&budget);
     assert_eq!(persons.err(), Some(PersonsForgotten { at }));
 }
 
@@ -71,7 +71,7 @@ fn the_key_of_an_issuers_subject_stays_the_same_and_no_client_can_name_it() {
 
 #[test]
 fn the_derived_secret_of_a_purpose_stays_the_same() {
-    let secret = PersonKeyHasher::new(&[1; 32]).unwrap().derived_secret("session");
+    let secret = PersonSecret::new(&[1; 32]).unwrap().derived_secret("session");
     // HMAC-SHA-256 of 00, `derived`, 00, `session`.
     let expected = "7502b5e11f967c3a00a1726e7e4e6da8d02e7f044af015611c17a8bb7f7b95a8";
     assert_eq!(hex::encode(secret), expected);
@@ -80,9 +80,9 @@ fn the_derived_secret_of_a_purpose_stays_the_same() {
 #[test]
 fn the_fingerprint_of_a_secret_stays_the_same_and_reveals_nothing() {
     let secret = [1; 32];
-    let fingerprint = PersonKeyHasher::new(&secret).unwrap().fingerprint().to_string();
+    let fingerprint = PersonSecret::new(&secret).unwrap().fingerprint().to_string();
     // The first half of an HMAC-SHA-256 under the secret.
     assert_eq!(fingerprint, "23d6e871e5ab26f0e6638e86ee565447");
-    let other = PersonKeyHasher::new(&[2; 32]).unwrap().fingerprint();
+    let other = PersonSecret::new(&[2; 32]).unwrap().fingerprint();
     assert_ne!(other.to_string(), fingerprint);
 }

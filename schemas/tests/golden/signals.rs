@@ -53,8 +53,8 @@ fn a_signal_keeps_its_bytes() {
 
 #[test]
 fn digests_of_signals_keep_their_values_and_belong_to_a_day_and_a_budget() {
-    let hasher = PersonKeyHasher::new(b"a secret of at least thirty-two bytes").unwrap();
-    let signals = SignalHasher::new(&hasher);
+    let person_secret = PersonSecret::new(b"a secret of at least thirty-two bytes").unwrap();
+    let signals = SignalHasher::new(&person_secret);
     let (taxes, town) = (BudgetId::parse("taxes").unwrap(), BudgetId::parse("town").unwrap());
     let day_ms = 86_400_000;
     let midnight = 20_787 * day_ms;

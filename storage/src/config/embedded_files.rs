@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use schemas::PersonKeyHasher;
+use schemas::PersonSecret;
 
 use super::StorageConfig;
 use crate::open_error::OpenError;
@@ -19,12 +19,12 @@ pub(super) const SIGNALS_FILE: &str = "signals.db";
 pub(super) const CONTROL_FILE: &str = "definitions.db";
 
 impl StorageConfig {
-    /// Returns the hasher of person ids. Call it before the embedded files are created: a missing secret is created
-    /// only where these files do not exist.
+    /// Returns the person secret. Call it before the embedded files are created: a missing secret is created only where
+    /// these files do not exist.
     ///
     /// # Errors
     /// If its secret cannot be read or created, or is missing where there is data.
-    pub fn hasher(&self) -> Result<PersonKeyHasher, OpenError> {
+    pub fn person_secret(&self) -> Result<PersonSecret, OpenError> {
         let data = [LOG_FILE, STORE_FILE];
         Ok(open_secret(self.person_key_secret_file.as_deref(), &self.sqlite_dir, &data)?)
     }

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use schemas::{LogNumber, LogRef, PersonKeyHasher, Position};
+use schemas::{LogNumber, LogRef, PersonSecret, Position};
 
 use super::embedded_files::LOG_FILE;
 use super::{LogKind, StorageConfig};
@@ -32,10 +32,10 @@ impl StorageConfig {
     pub async fn record_secret(
         &self,
         control: &ControlTopic,
-        hasher: &PersonKeyHasher,
+        person_secret: &PersonSecret,
         log: &LogRef,
     ) -> Result<(), OpenError> {
-        let own = hasher.fingerprint();
+        let own = person_secret.fingerprint();
         let is_recorded = control.secret.subscribe_secret().borrow().is_some();
         match &self.person_key_fingerprint {
             Some(expected) if *expected != own => {
@@ -47,7 +47,7 @@ impl StorageConfig {
             }
             Some(_) | None => {}
         }
-        record_secret(control.secret.as_ref(), hasher).await?;
+        record_secret(control.secret.as_ref(), person_secret).await?;
         tracing::info!(fingerprint = %own, "person secret is that of the data");
         Ok(())
     }
@@ -81,7 +81,7 @@ impl StorageConfig {
     }
 
     /// Returns the log to which submissions go, as a loaded control topic names it.
-    pub fn published_log(&self, active_log: &dyn ActiveLog) -> LogRef {
+    pub fn announced_log(&self, active_log: &dyn ActiveLog) -> LogRef {
         active_log.subscribe().borrow().clone().unwrap_or_else(|| self.first_log())
     }
 
@@ -148,5 +148,5 @@ fn lost(path: &Path, what: &str) -> OpenError {
         "{} {what}, and there is a log: restore it, since only it has the salts with which persons are found",
         path.display()
     );
-    OpenError::invalid("the definitions", reason)
+    OpenError::invalid("the control topic", reason)
 }

@@ -101,7 +101,7 @@ settings! {
         /// signals to that with `.signals`.
         kafka_topic: String = "kafka.topic", default "submissions",
             unit "topic", parse parse::non_empty;
-        /// Compacted topic of budget definitions.
+        /// Compacted control topic: budget definitions, active log, revoked codes, annulments.
         kafka_definitions_topic: String = "kafka.definitions_topic", default "budgets",
             unit "topic", parse parse::non_empty;
         /// Replication factor of topics created at startup. Production: 3. `min.insync.replicas` must be a majority of
@@ -247,7 +247,7 @@ impl StorageConfig {
             kafka: KafkaConfig {
                 brokers: settings.kafka_brokers,
                 topic: settings.kafka_topic,
-                definitions_topic: settings.kafka_definitions_topic,
+                control_topic: settings.kafka_definitions_topic,
                 partitions: settings.log_partitions,
                 replication_factor: settings.kafka_replication_factor,
                 group: settings.kafka_group,

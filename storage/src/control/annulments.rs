@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use schemas::{AnnulmentChange, AnnulmentRegister, BudgetId, RegisterFull, StoredAnnulments};
 
-use super::DefinitionError;
+use super::ControlTopicError;
 
 /// The annulments of all budgets.
 #[async_trait]
@@ -12,7 +12,7 @@ pub trait AnnulmentRegisters: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the topic is unavailable, or was not read to its end yet.
-    async fn annulments(&self, budget: &BudgetId) -> Result<StoredAnnulments, DefinitionError>;
+    async fn annulments(&self, budget: &BudgetId) -> Result<StoredAnnulments, ControlTopicError>;
 
     /// Changes a budget's annulments, excluding concurrent changes, and returns the resulting ones.
     ///
@@ -38,7 +38,7 @@ pub enum AnnulmentChangeError {
     Full(#[from] RegisterFull),
     /// The topic is unavailable, or the outcome is unknown: repeat the change.
     #[error("{0}")]
-    Unavailable(#[from] DefinitionError),
+    Unavailable(#[from] ControlTopicError),
 }
 
 /// The annulments after a change, and whether they differ from those before.

@@ -41,12 +41,12 @@ pub const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Why the control topic was not changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DefinitionError {
+pub enum ControlTopicError {
     /// The rules forbid the change.
     #[error(transparent)]
     Refused(#[from] ChangeRefused),
     /// The topic is unavailable, or the outcome is unknown: read it, or repeat the change.
-    #[error("definitions cannot be changed now: {0}")]
+    #[error("the control topic cannot be changed now: {0}")]
     Unavailable(String),
 }
 
@@ -106,7 +106,7 @@ pub trait BudgetDefinitions: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the history cannot be read within seconds.
-    async fn confirmed(&self) -> Result<Arc<Catalog>, DefinitionError>;
+    async fn confirmed(&self) -> Result<Arc<Catalog>, ControlTopicError>;
 
     /// Subscribes to changes of the catalog.
     fn changes(&self) -> watch::Receiver<()>;
@@ -121,40 +121,45 @@ pub trait BudgetDefinitions: Send + Sync + 'static {
         &self,
         budget: &BudgetId,
         decide: &Change<'_>,
-    ) -> Result<Arc<Budget>, DefinitionError>;
+    ) -> Result<Arc<Budget>, ControlTopicError>;
 
     /// Deletes a definition if `decide` agrees, excluding concurrent changes. The id can be defined anew.
     ///
     /// # Errors
     /// As [`change`](Self::change).
-    async fn delete(&self, budget: &BudgetId, decide: &Deletion<'_>)
-    -> Result<(), DefinitionError>;
+    async fn delete(
+        &self,
+        budget: &BudgetId,
+        decide: &Deletion<'_>,
+    ) -> Result<(), ControlTopicError>;
 
     /// Erases the former definitions of a budget, from all copies that this process reaches. Only the current one
     /// stays.
     ///
     /// # Errors
     /// When the topic is unavailable, or another process has the files in use for too long.
-    async fn erase_former_definitions(&self, budget: &BudgetId)
-    -> Result<Erasure, DefinitionError>;
+    async fn erase_former_definitions(
+        &self,
+        budget: &BudgetId,
+    ) -> Result<Erasure, ControlTopicError>;
 }
 
-/// The published active log: the topic to which submissions go. It only moves to later logs.
+/// The announced active log: the topic to which submissions go. It only moves to later logs.
 #[async_trait]
 pub trait ActiveLog: Send + Sync + 'static {
     /// Whether the history has been read to its end once. Before that, and while only a newer release can read what is
-    /// published, a later log may be published.
+    /// announced, a later log may be announced.
     fn is_loaded(&self) -> bool;
 
-    /// Subscribes to the latest published log; `None` while submissions go to the deployment's first log.
+    /// Subscribes to the latest announced log; `None` while submissions go to the deployment's first log.
     fn subscribe(&self) -> watch::Receiver<Option<LogRef>>;
 
-    /// Publishes a log, to which submissions go from then on. Has no effect if it, or a later one, is published
+    /// Announces a log, to which submissions go from then on. Has no effect if it, or a later one, is announced
     /// already.
     ///
     /// # Errors
     /// When the topic is unavailable.
-    async fn publish(&self, log: &LogRef) -> Result<(), DefinitionError>;
+    async fn announce(&self, log: &LogRef) -> Result<(), ControlTopicError>;
 }
 
 /// Waits without limit until the control topic is loaded ([`ActiveLog::is_loaded`]).

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use schemas::{BudgetId, MAX_REVOKED_RANGES, RevokedCodes, SerialSet, StoredRevocations};
 use tokio::sync::watch;
 
-use super::DefinitionError;
+use super::ControlTopicError;
 
 /// The revoked codes of all budgets.
 #[async_trait]
@@ -39,7 +39,7 @@ pub enum RevokeError {
     TooManyRanges,
     /// The topic is unavailable, or the outcome is unknown: repeat the command.
     #[error("{0}")]
-    Unavailable(#[from] DefinitionError),
+    Unavailable(#[from] ControlTopicError),
 }
 
 /// Decides what is revoked after `serials` are: `Ok(Some)` is written, `Ok(None)` leaves the record unchanged.

@@ -4,10 +4,10 @@
 //! counted twice. No total and no audit shows that, so a process with another secret does not start.
 
 use async_trait::async_trait;
-use schemas::{PersonKeyHasher, SecretFingerprint};
+use schemas::{PersonSecret, SecretFingerprint};
 use tokio::sync::watch;
 
-use super::DefinitionError;
+use super::ControlTopicError;
 use crate::open_error::OpenError;
 use crate::secret::SecretError;
 
@@ -24,7 +24,7 @@ pub trait SecretRecord: Send + Sync + 'static {
     async fn record_secret(
         &self,
         fingerprint: &SecretFingerprint,
-    ) -> Result<SecretFingerprint, DefinitionError>;
+    ) -> Result<SecretFingerprint, ControlTopicError>;
 }
 
 /// Records the fingerprint of a secret, or checks that it is the recorded one.
@@ -35,9 +35,9 @@ pub trait SecretRecord: Send + Sync + 'static {
 /// When another secret is recorded, or the topic is unavailable.
 pub async fn record_secret(
     record: &dyn SecretRecord,
-    hasher: &PersonKeyHasher,
+    person_secret: &PersonSecret,
 ) -> Result<(), OpenError> {
-    let own = hasher.fingerprint();
+    let own = person_secret.fingerprint();
     let known = record.subscribe_secret().borrow().clone();
     let recorded = match known {
         Some(recorded) => recorded,
@@ -54,9 +54,9 @@ pub async fn record_secret(
 /// For a process that only reads, and that serves before the control topic is loaded.
 pub async fn wait_for_other_secret(
     record: &dyn SecretRecord,
-    hasher: &PersonKeyHasher,
+    person_secret: &PersonSecret,
 ) -> OpenError {
-    let own = hasher.fingerprint();
+    let own = person_secret.fingerprint();
     let mut recorded = record.subscribe_secret();
     loop {
         let known = recorded.borrow_and_update().clone();

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use schemas::{
     AnnulmentChange, AnnulmentEntry, AnnulmentId, AnnulmentReason, AnnulmentState, Budget,
-    BudgetId, ClosingState, CodeValidity, PersonKeyHasher, PersonSalt, PersonSaltState,
+    BudgetId, ClosingState, CodeValidity, PersonSalt, PersonSaltState, PersonSecret,
     SelectionSummary, SerialSet, StoredAnnulments,
 };
 use storage::control::{
-    AnnulmentRegisters, BudgetDefinitions, ChangeRefused, CodeRevocations, DefinitionError,
+    AnnulmentRegisters, BudgetDefinitions, ChangeRefused, CodeRevocations, ControlTopicError,
     SecretRecord, close, complete_reopening, define, define_if_absent, delete, forget, freeze,
     record_secret, wait_for_other_secret,
 };
@@ -78,7 +78,7 @@ impl Fixture {
 async fn put(
     definitions: &dyn BudgetDefinitions,
     wanted: &Budget,
-) -> Result<Budget, DefinitionError> {
+) -> Result<Budget, ControlTopicError> {
     let changed = definitions.change(&wanted.id, &|current| define(current, wanted)).await;
     changed.map(|budget| Budget::clone(&budget))
 }
@@ -138,7 +138,7 @@ pub async fn a_frozen_definition_keeps_its_categories_but_names_may_change(fixtu
 
     let other = Budget { categories: vec![category("a"), category("b")], ..budget(&id) };
     let refused = put(&*fixture.rival, &other).await;
-    assert_eq!(refused, Err(DefinitionError::Refused(ChangeRefused::Frozen)));
+    assert_eq!(refused, Err(ControlTopicError::Refused(ChangeRefused::Frozen)));
     assert_eq!(current(&*fixture.ours, &id), Some(frozen));
 
     let mut renamed = Budget { name: "Another name".into(), ..budget(&id) };
@@ -155,7 +155,7 @@ pub async fn an_unknown_budget_cannot_be_frozen(fixture: &Fixture) {
     fixture.loaded().await;
     let id = new_budget_id();
     let refused = fixture.ours.change(&id, &freeze).await;
-    assert_eq!(refused, Err(DefinitionError::Refused(ChangeRefused::Unknown)));
+    assert_eq!(refused, Err(ControlTopicError::Refused(ChangeRefused::Unknown)));
     assert_eq!(current(&*fixture.ours, &id), None);
 }
 
@@ -200,7 +200,7 @@ pub async fn every_decision_is_made_on_what_others_have_written(fixture: &Fixtur
     assert_eq!((back.minimum_people, back.revision), (first.minimum_people, 3));
     fixture.rival.change(&id, &freeze).await.unwrap();
     let refused = fixture.ours.delete(&id, &delete).await;
-    assert_eq!(refused, Err(DefinitionError::Refused(ChangeRefused::Frozen)));
+    assert_eq!(refused, Err(ControlTopicError::Refused(ChangeRefused::Frozen)));
 }
 
 /// Reads the definition, linearizably.
@@ -234,7 +234,7 @@ pub async fn categories_never_change_after_an_acknowledged_freeze(fixture: &Fixt
         match changed {
             Ok(_) => assert_eq!(last.categories, other.categories),
             Err(refused) => {
-                assert_eq!(refused, DefinitionError::Refused(ChangeRefused::Frozen));
+                assert_eq!(refused, ControlTopicError::Refused(ChangeRefused::Frozen));
                 assert_eq!(last.categories, budget(&id).categories);
             }
         }
@@ -251,7 +251,7 @@ pub async fn a_deleted_budget_is_gone_and_can_be_defined_anew(fixture: &Fixture)
     assert!(catalog.is_deleted(id.as_str()) && !catalog.is_unreadable(id.as_str()));
     let gone = async || fixture.follower.catalog().is_deleted(id.as_str());
     until("the follower knows the deletion", ONE_SECOND, gone).await;
-    let unknown = Err(DefinitionError::Refused(ChangeRefused::Unknown));
+    let unknown = Err(ControlTopicError::Refused(ChangeRefused::Unknown));
     assert_eq!(fixture.rival.delete(&id, &delete).await, unknown);
     // Later than the deletion, also for a process that has missed it.
     let anew = put(&*fixture.rival, &budget(&id)).await.unwrap();
@@ -267,7 +267,7 @@ pub async fn a_frozen_budget_is_not_deleted(fixture: &Fixture) {
     let id = new_budget_id();
     let frozen = put_frozen(&*fixture.ours, &id).await;
     let refused = fixture.rival.delete(&id, &delete).await;
-    assert_eq!(refused, Err(DefinitionError::Refused(ChangeRefused::Frozen)));
+    assert_eq!(refused, Err(ControlTopicError::Refused(ChangeRefused::Frozen)));
     assert_eq!(read_definition(&*fixture.ours, &id).await, frozen);
 }
 
@@ -315,20 +315,20 @@ pub async fn a_forgotten_budget_is_forgotten_by_everyone_and_stays_so(fixture: &
         until("everyone has forgotten the persons", ONE_SECOND, forgotten).await;
     }
     let reopened = put(&*fixture.ours, &Budget { closes_at: None, ..wanted }).await;
-    assert_eq!(reopened, Err(DefinitionError::Refused(ChangeRefused::Forgotten)));
+    assert_eq!(reopened, Err(ControlTopicError::Refused(ChangeRefused::Forgotten)));
     let confirmed = read_definition(&*fixture.ours, &id).await;
     assert_eq!(confirmed.person_salt.forgotten_at(), Some(at));
     // Other changes go on, and erase nothing of other budgets.
     put(&*fixture.ours, &budget(&new_budget_id())).await.unwrap();
 }
 
-fn hasher(secret: &str) -> PersonKeyHasher {
-    PersonKeyHasher::new(secret.repeat(32).as_bytes()).unwrap()
+fn person_secret(secret: &str) -> PersonSecret {
+    PersonSecret::new(secret.repeat(32).as_bytes()).unwrap()
 }
 
 pub async fn the_first_of_concurrent_secrets_is_recorded_and_others_are_refused(fixture: &Fixture) {
     fixture.loaded().await;
-    let (one, two) = (hasher("1"), hasher("2"));
+    let (one, two) = (person_secret("1"), person_secret("2"));
     let (first, second) =
         tokio::join!(record_secret(&*fixture.ours, &one), record_secret(&*fixture.rival, &two));
     let (recorded, other) = if first.is_ok() { (one, two) } else { (two, one) };
@@ -345,7 +345,7 @@ pub async fn the_first_of_concurrent_secrets_is_recorded_and_others_are_refused(
 
 pub async fn a_recorded_secret_reaches_a_follower(fixture: &Fixture) {
     fixture.loaded().await;
-    let (same, other) = (hasher("1"), hasher("2"));
+    let (same, other) = (person_secret("1"), person_secret("2"));
     let noticed = wait_for_other_secret(&*fixture.follower, &other);
     let recorded = async {
         record_secret(&*fixture.ours, &same).await.unwrap();

@@ -62,7 +62,7 @@ async fn concurrent_definition_changes_in_two_processes_are_neither_lost_nor_div
 async fn write_control_record(config: &KafkaConfig, key: &str, payload: &[u8]) {
     let producer: FutureProducer =
         ClientConfig::new().set("bootstrap.servers", &config.brokers).create().unwrap();
-    let record = FutureRecord::to(&config.definitions_topic).key(key).payload(payload);
+    let record = FutureRecord::to(&config.control_topic).key(key).payload(payload);
     producer.send(record, Duration::from_secs(10)).await.unwrap();
 }
 
@@ -90,7 +90,7 @@ async fn control_records_of_a_newer_release_are_served_and_never_written_over() 
 
     let log = LogRef { number: LogNumber(1), ..config.first_log() };
     write_control_record(&config, "@log", br#"{"logs":[]}"#).await;
-    assert!(topic.publish(&log).await.is_err());
+    assert!(topic.announce(&log).await.is_err());
     until("the active log is unknown", || !ActiveLog::is_loaded(&topic)).await;
     assert!(BudgetDefinitions::is_loaded(&topic));
 }
@@ -102,9 +102,9 @@ async fn every_reader_learns_the_active_log_and_it_never_moves_back() {
     let one = KafkaControlTopic::open(&config).unwrap();
     let two = KafkaControlTopic::open(&config).unwrap();
     let log = |number| LogRef { number: LogNumber(number), ..config.first_log() };
-    one.publish(&log(3)).await.unwrap();
+    one.announce(&log(3)).await.unwrap();
     until("the other process learns of it", || *two.subscribe().borrow() == Some(log(3))).await;
-    two.publish(&log(2)).await.unwrap();
+    two.announce(&log(2)).await.unwrap();
     let late = KafkaControlTopic::open(&config).unwrap();
     until("a late reader learns of it", || ActiveLog::is_loaded(&late)).await;
     assert_eq!(*late.subscribe().borrow(), Some(log(3)));
@@ -120,7 +120,7 @@ fn records_with(config: &KafkaConfig, text: &str) -> usize {
         .unwrap();
     let mut partitions = TopicPartitionList::new();
     let beginning = rdkafka::Offset::Beginning;
-    partitions.add_partition_offset(&config.definitions_topic, 0, beginning).unwrap();
+    partitions.add_partition_offset(&config.control_topic, 0, beginning).unwrap();
     consumer.assign(&partitions).unwrap();
     let mut found = 0;
     loop {
@@ -140,10 +140,10 @@ async fn kafka_compacts_the_salt_of_a_forgotten_budget_away_once_the_erasure_is_
     const LAG: Duration = Duration::from_secs(1);
     let config = config(1);
     open(&config).await.unwrap();
-    let stored = settings_of(&config, &config.definitions_topic).await;
+    let stored = settings_of(&config, &config.control_topic).await;
     assert_eq!(stored.get("max.compaction.lag.ms").map(String::as_str), Some("86400000"));
     let lag = LAG.as_millis().to_string();
-    let shorter = AlterConfig::new(ResourceSpecifier::Topic(&config.definitions_topic))
+    let shorter = AlterConfig::new(ResourceSpecifier::Topic(&config.control_topic))
         .set("cleanup.policy", "compact")
         .set("max.compaction.lag.ms", &lag);
     let altered = admin(&config).alter_configs(&[shorter], &AdminOptions::new()).await.unwrap();

@@ -1,7 +1,7 @@
 //! A control topic that was lost, where the log has records.
 
 use rdkafka::admin::AdminOptions;
-use schemas::{LogNumber, LogRef, PartitionCount, PersonKeyHasher};
+use schemas::{LogNumber, LogRef, PartitionCount, PersonSecret};
 use storage::log::LogWriter;
 use storage::log::kafka::{KafkaLogWriter, TopicMigrator};
 use tokio::sync::watch;
@@ -26,13 +26,14 @@ async fn a_control_topic_lost_after_a_repartition_is_named_although_the_old_topi
     // Nobody has published the active log, the fingerprint or a definition: the control topic is a new one.
     let control = storage.open_control_topic().unwrap();
     until("the control topic is read", || control.active_log.is_loaded()).await;
-    let hasher = PersonKeyHasher::new(b"a person secret of 32 bytes or more").unwrap();
+    let person_secret = PersonSecret::new(b"a person secret of 32 bytes or more").unwrap();
     for log in [&first, &next] {
-        let refused = storage.record_secret(&control, &hasher, log).await.unwrap_err().to_string();
+        let refused =
+            storage.record_secret(&control, &person_secret, log).await.unwrap_err().to_string();
         assert!(refused.contains("neither the fingerprint of the person secret"), "{refused}");
     }
     // The old topic may be created again, and nothing is recorded.
-    let Err(refused) = storage.open_log_writer(&control, &hasher).await else {
+    let Err(refused) = storage.open_log_writer(&control, &person_secret).await else {
         panic!("a log was opened");
     };
     assert!(refused.to_string().contains("neither the fingerprint"), "{refused}");

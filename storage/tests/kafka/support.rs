@@ -20,7 +20,7 @@ pub fn config(partitions: u64) -> KafkaConfig {
     KafkaConfig {
         brokers,
         topic: format!("t{unique}"),
-        definitions_topic: format!("d{unique}"),
+        control_topic: format!("d{unique}"),
         partitions: PartitionCount::new(partitions).unwrap(),
         replication_factor: 1,
         group: format!("g{unique}"),
@@ -81,7 +81,7 @@ pub fn storage_config(config: &KafkaConfig) -> StorageConfig {
     let pairs = [
         ("kafka.brokers", config.brokers.clone()),
         ("kafka.topic", config.topic.clone()),
-        ("kafka.definitions_topic", config.definitions_topic.clone()),
+        ("kafka.definitions_topic", config.control_topic.clone()),
         ("log.partitions", config.partitions.get().to_string()),
     ];
     let settings = Settings::from_pairs(pairs.map(|(key, value)| (key.to_owned(), value)));

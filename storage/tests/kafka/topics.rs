@@ -22,7 +22,7 @@ async fn a_topic_with_another_partition_count_is_rejected_with_both_counts() {
 async fn a_control_topic_with_several_partitions_is_refused_without_advice_to_repartition() {
     let (other, config) = (config(3), config(1));
     open(&other).await.unwrap();
-    let refused = open(&KafkaConfig { definitions_topic: other.topic.clone(), ..config }).await;
+    let refused = open(&KafkaConfig { control_topic: other.topic.clone(), ..config }).await;
     let topic = other.topic;
     assert_eq!(refused.err(), Some(TopicError::AuxiliaryPartitions { topic, found: 3 }));
 }
@@ -61,8 +61,7 @@ async fn set_max_message_bytes(config: &KafkaConfig, topic: &str, bytes: &str) {
 async fn a_topic_with_a_limit_below_a_batch_is_refused_and_a_sealed_one_is_not() {
     let config = config(1);
     open(&config).await.unwrap();
-    let topics =
-        [config.topic.clone(), config.definitions_topic.clone(), config.dead_letters_topic()];
+    let topics = [config.topic.clone(), config.control_topic.clone(), config.dead_letters_topic()];
     for topic in &topics {
         set_max_message_bytes(&config, topic, "999999").await;
         let refused = match open(&config).await {

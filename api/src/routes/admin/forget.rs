@@ -9,7 +9,7 @@ use runtime::admin::Principal;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::BudgetId;
 use serde::Serialize;
-use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError, Erasure};
+use storage::control::{BudgetDefinitions, ChangeRefused, ControlTopicError, Erasure};
 use storage::forget::{ForgetError, forget_persons};
 use storage::signals::SignalEraser;
 use storage::store::Store;
@@ -91,11 +91,11 @@ fn no_such_budget() -> Problem {
 
 fn refused(error: &ForgetError) -> Problem {
     let kind = match error {
-        ForgetError::Definition(DefinitionError::Refused(ChangeRefused::Unknown)) => {
+        ForgetError::Definition(ControlTopicError::Refused(ChangeRefused::Unknown)) => {
             return no_such_budget();
         }
         ForgetError::NotFinal
-        | ForgetError::Definition(DefinitionError::Refused(
+        | ForgetError::Definition(ControlTopicError::Refused(
             ChangeRefused::NotClosed | ChangeRefused::NoSalt,
         )) => ProblemKind::WrongState,
         ForgetError::Definition(_)

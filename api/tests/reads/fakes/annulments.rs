@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use schemas::*;
-use storage::control::{AnnulmentChangeError, AnnulmentRegisters, DefinitionError};
+use storage::control::{AnnulmentChangeError, AnnulmentRegisters, ControlTopicError};
 
 use super::Switch;
 
@@ -17,8 +17,8 @@ pub struct FakeAnnulments {
 
 #[async_trait]
 impl AnnulmentRegisters for FakeAnnulments {
-    async fn annulments(&self, budget: &BudgetId) -> Result<StoredAnnulments, DefinitionError> {
-        self.switch.pass().await.map_err(DefinitionError::Unavailable)?;
+    async fn annulments(&self, budget: &BudgetId) -> Result<StoredAnnulments, ControlTopicError> {
+        self.switch.pass().await.map_err(ControlTopicError::Unavailable)?;
         Ok(self.stored.lock().unwrap().get(budget).cloned().unwrap_or_default())
     }
 

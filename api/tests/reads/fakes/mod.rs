@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use schemas::job::{Job, JobId};
 use schemas::*;
 use storage::cache::{Cache, CacheError, CacheUpdate};
-use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError, Deletion, Erasure};
+use storage::control::{BudgetDefinitions, Catalog, Change, ControlTopicError, Deletion, Erasure};
 use storage::jobs::{JobRows, JobStore, UnreadableJob};
 use storage::store::memory::MemoryStore;
 use storage::store::*;
@@ -194,7 +194,7 @@ impl BudgetDefinitions for FakeDefinitions {
         !self.loading.load(Ordering::SeqCst)
     }
 
-    async fn confirmed(&self) -> Result<Arc<Catalog>, DefinitionError> {
+    async fn confirmed(&self) -> Result<Arc<Catalog>, ControlTopicError> {
         Ok(self.catalog())
     }
 
@@ -206,7 +206,7 @@ impl BudgetDefinitions for FakeDefinitions {
         &self,
         id: &BudgetId,
         decide: &Change<'_>,
-    ) -> Result<Arc<Budget>, DefinitionError> {
+    ) -> Result<Arc<Budget>, ControlTopicError> {
         let current = self.catalog().changeable(id.as_str())?.cloned();
         if let Some(next) = decide(current.as_deref())? {
             self.put(next);
@@ -214,11 +214,11 @@ impl BudgetDefinitions for FakeDefinitions {
         Ok(Arc::clone(self.catalog().get(id.as_str()).unwrap()))
     }
 
-    async fn delete(&self, _: &BudgetId, _: &Deletion<'_>) -> Result<(), DefinitionError> {
-        Err(DefinitionError::Unavailable("the api deletes no definitions".into()))
+    async fn delete(&self, _: &BudgetId, _: &Deletion<'_>) -> Result<(), ControlTopicError> {
+        Err(ControlTopicError::Unavailable("the api deletes no definitions".into()))
     }
 
-    async fn erase_former_definitions(&self, _: &BudgetId) -> Result<Erasure, DefinitionError> {
+    async fn erase_former_definitions(&self, _: &BudgetId) -> Result<Erasure, ControlTopicError> {
         Ok(Erasure::Erased)
     }
 }

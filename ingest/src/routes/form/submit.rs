@@ -74,7 +74,7 @@ async fn accept(
             None => post.require_person(service, budget)?,
         };
         let mut parsed = parse::form(&post.form, budget, &person)?;
-        parsed.id = key.submission_id(parsed.id, budget, Some(&person), &service.hasher)?;
+        parsed.id = key.submission_id(parsed.id, budget, Some(&person), &service.person_secret)?;
         let (pending, _) = pending(service, origin, budget, parsed)?;
         Ok((pending, PersonPath::me()))
     };

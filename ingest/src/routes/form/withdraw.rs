@@ -69,7 +69,8 @@ fn pending_withdrawal(
     if !faults.is_empty() {
         return Err(faults.into_problem(ProblemKind::Malformed));
     }
-    let submission_id = key.submission_id(in_form, budget, Some(&person), &service.hasher)?;
+    let submission_id =
+        key.submission_id(in_form, budget, Some(&person), &service.person_secret)?;
     let now_ms = now_ms();
     let origin = service.origin(budget, origin, now_ms);
     service.pending_withdrawal(budget, &person, submission_id, origin, now_ms)

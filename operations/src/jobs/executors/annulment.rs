@@ -17,7 +17,7 @@ use schemas::{
     AnnulmentId, AnnulmentRequest, AnnulmentState, Budget, BudgetId, PersonKey, PublishStep,
     Restoration,
 };
-use storage::control::{AnnulmentChangeError, DefinitionError};
+use storage::control::{AnnulmentChangeError, ControlTopicError};
 
 use super::annulment_lock::{LockedRegister, lock};
 use super::{JobExecutorDeps, JobFailure, JobLease, JobOutcome, report_while};
@@ -29,12 +29,12 @@ use crate::progress::Progress;
 impl From<AnnulmentChangeError> for JobFailure {
     fn from(error: AnnulmentChangeError) -> Self {
         match error {
-            AnnulmentChangeError::Unavailable(DefinitionError::Unavailable(_)) => {
+            AnnulmentChangeError::Unavailable(ControlTopicError::Unavailable(_)) => {
                 Self::Transient(error.to_string())
             }
             AnnulmentChangeError::NotUnderstood
             | AnnulmentChangeError::Full(_)
-            | AnnulmentChangeError::Unavailable(DefinitionError::Refused(_)) => {
+            | AnnulmentChangeError::Unavailable(ControlTopicError::Refused(_)) => {
                 Self::Permanent(error.to_string())
             }
         }

@@ -29,7 +29,7 @@ use runtime::config::ConfigArgs;
 use runtime::console;
 use schemas::{AnnulmentId, PersonKeysFault, SignalSpanFault};
 use storage::config::StorageConfig;
-use storage::control::DefinitionError;
+use storage::control::ControlTopicError;
 use storage::jobs::JobUpdateError;
 use storage::log::ReadError;
 use storage::open_error::OpenError;
@@ -89,7 +89,7 @@ enum AnnulmentsCommandError {
     #[error(transparent)]
     Log(#[from] ReadError),
     #[error(transparent)]
-    Definitions(#[from] DefinitionError),
+    Definitions(#[from] ControlTopicError),
     #[error(transparent)]
     Change(#[from] JobUpdateError),
     #[error(transparent)]

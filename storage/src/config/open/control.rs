@@ -18,7 +18,8 @@ impl StorageConfig {
         match self.log {
             LogKind::Kafka => {
                 let opened = KafkaControlTopic::open(&self.kafka);
-                let topic = opened.map_err(|error| OpenError::invalid("the definitions", error))?;
+                let topic =
+                    opened.map_err(|error| OpenError::invalid("the control topic", error))?;
                 Ok(ControlTopic::new(topic))
             }
             LogKind::Sqlite => {
@@ -26,7 +27,8 @@ impl StorageConfig {
                     (self.embedded_file(CONTROL_FILE)?, self.sqlite_dir.join(LOG_FILE));
                 lost_definitions::require_file(&path, &log)?;
                 let opened = SqliteControlTopic::open(&path);
-                let topic = opened.map_err(|error| OpenError::invalid("the definitions", error))?;
+                let topic =
+                    opened.map_err(|error| OpenError::invalid("the control topic", error))?;
                 lost_definitions::require_definitions(&topic.catalog(), &path, &log)?;
                 Ok(ControlTopic::new(topic))
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use schemas::{LogRef, PartitionCount, PersonKeyHasher};
+use schemas::{LogRef, PartitionCount, PersonSecret};
 use tokio::sync::watch;
 
 use crate::config::embedded_files::{LOG_FILE, STORE_FILE};
@@ -32,15 +32,15 @@ pub struct LogHandles {
 }
 
 impl StorageConfig {
-    /// Opens the active log for appending what `hasher` made the keys of. The writer follows later switches of the
-    /// active log.
+    /// Opens the active log for appending records whose keys are derived from `person_secret`. The writer follows later
+    /// switches of the active log.
     ///
     /// # Errors
     /// If the log is unreachable or has an unexpected partition count, or another secret is recorded with the data.
     pub async fn open_log_writer(
         &self,
         control: &ControlTopic,
-        hasher: &PersonKeyHasher,
+        person_secret: &PersonSecret,
     ) -> Result<Arc<dyn LogWriter>, OpenError> {
         let active_log = control.active_log.as_ref();
         self.ensure_control_topic().await?;
@@ -55,7 +55,7 @@ impl StorageConfig {
             LogKind::Sqlite => self.open_writer_of(&self.first_log()).await?,
         };
         // After the topics were created: whether the log has records decides.
-        self.record_secret(control, hasher, &self.published_log(active_log)).await?;
+        self.record_secret(control, person_secret, &self.announced_log(active_log)).await?;
         Ok(writer)
     }
 

@@ -30,7 +30,7 @@ pub(super) fn fetch_offsets(
     consumer: &BaseConsumer<QuietContext>,
     config: &KafkaConfig,
 ) -> KafkaResult<Range<i64>> {
-    let (start, end) = consumer.fetch_watermarks(&config.definitions_topic, 0, END_TIMEOUT)?;
+    let (start, end) = consumer.fetch_watermarks(&config.control_topic, 0, END_TIMEOUT)?;
     Ok(start..end)
 }
 
@@ -146,7 +146,7 @@ pub(super) mod tests {
         KafkaConfig {
             brokers,
             topic: LogRef::first("submissions", partitions).topic,
-            definitions_topic: TOPIC.into(),
+            control_topic: TOPIC.into(),
             partitions,
             replication_factor: 1,
             group: "group".into(),

@@ -18,7 +18,7 @@ pub(super) fn from_start(config: &KafkaConfig) -> KafkaResult<BaseConsumer<Quiet
         .set("statistics.interval.ms", Rebootstrap::STATISTICS_INTERVAL_MS)
         .create_with_context(QuietContext::new(config)?)?;
     let mut partitions = TopicPartitionList::new();
-    partitions.add_partition_offset(&config.definitions_topic, 0, Offset::Beginning)?;
+    partitions.add_partition_offset(&config.control_topic, 0, Offset::Beginning)?;
     consumer.assign(&partitions)?;
     Ok(consumer)
 }
@@ -32,7 +32,7 @@ fn consumer_config(config: &KafkaConfig) -> ClientConfig {
     let mut consumer = config.client();
     consumer
         // Required by the client; no offset is ever committed to it.
-        .set("group.id", format!("{}-readers", config.definitions_topic))
+        .set("group.id", format!("{}-readers", config.control_topic))
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")

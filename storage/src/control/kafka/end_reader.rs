@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::client_context::QuietContext;
 use super::record::ControlRecord;
 use super::{committed_end, consumers};
-use crate::control::{CONFIRMATION_TIMEOUT, Catalog, DefinitionError};
+use crate::control::{CONFIRMATION_TIMEOUT, Catalog, ControlTopicError};
 use crate::log::kafka::KafkaConfig;
 
 /// Timeout of reading the topic with a new client. What is read after the requests have timed out serves the next ones.
@@ -29,7 +29,7 @@ const MAX_WAITING_REQUESTS: usize = 1_024;
 /// which it waits, went back.
 const READ_STUCK_AFTER: Duration = Duration::from_secs(20);
 
-type Confirmation = Result<Arc<Catalog>, DefinitionError>;
+type Confirmation = Result<Arc<Catalog>, ControlTopicError>;
 
 /// Sends requests to a thread, which ends once this is dropped. A thread that is stuck is replaced.
 pub(super) struct EndReader {
@@ -81,7 +81,7 @@ impl ReaderHandle {
         let reading = Arc::clone(&reading_since);
         let set_reading_since =
             move |since| *reading.lock().unwrap_or_else(PoisonError::into_inner) = since;
-        std::thread::Builder::new().name("definitions-end".into()).spawn(move || {
+        std::thread::Builder::new().name("control-end".into()).spawn(move || {
             let mut reader = Reader { config, client: None, failures: 0, last: None };
             while let Some(first) = waiting.blocking_recv() {
                 set_reading_since(Some(Instant::now()));
@@ -98,8 +98,8 @@ impl ReaderHandle {
     }
 }
 
-fn unavailable(reason: impl ToString) -> DefinitionError {
-    DefinitionError::Unavailable(reason.to_string())
+fn unavailable(reason: impl ToString) -> ControlTopicError {
+    ControlTopicError::Unavailable(reason.to_string())
 }
 
 struct Reader {

@@ -39,7 +39,8 @@ use self::follower::State;
 use self::transaction::{WriteError, WriteSession};
 use super::{
     ActiveLog, AnnulmentChangeError, AnnulmentRegisters, BudgetDefinitions, Catalog, Change,
-    ChangeRefused, CodeRevocations, DefinitionError, Deletion, Erasure, RevokeError, SecretRecord,
+    ChangeRefused, CodeRevocations, ControlTopicError, Deletion, Erasure, RevokeError,
+    SecretRecord,
 };
 use crate::log::kafka::KafkaConfig;
 
@@ -78,14 +79,14 @@ impl KafkaControlTopic {
     async fn blocking<T: Send + 'static>(
         &self,
         step: impl FnOnce(&KafkaConfig) -> T + Send + 'static,
-    ) -> Result<T, DefinitionError> {
+    ) -> Result<T, ControlTopicError> {
         let config = self.config.clone();
         let done = tokio::task::spawn_blocking(move || step(&config));
         // A step that resumes later is fenced by then.
         let Ok(done) = tokio::time::timeout(STEP_HUNG_AFTER, done).await else {
-            return Err(DefinitionError::Unavailable("the kafka client has stopped".into()));
+            return Err(ControlTopicError::Unavailable("the kafka client has stopped".into()));
         };
-        done.map_err(|error| DefinitionError::Unavailable(error.to_string()))
+        done.map_err(|error| ControlTopicError::Unavailable(error.to_string()))
     }
 }
 
@@ -105,10 +106,10 @@ impl ActiveLog for KafkaControlTopic {
         self.state.active_log.subscribe()
     }
 
-    async fn publish(&self, log: &LogRef) -> Result<(), DefinitionError> {
+    async fn announce(&self, log: &LogRef) -> Result<(), ControlTopicError> {
         let next = log.clone();
-        let published = self.write(move |config| transaction::publish_log(config, &next)).await?;
-        self.state.update_log(published);
+        let announced = self.write(move |config| transaction::announce_log(config, &next)).await?;
+        self.state.update_log(announced);
         Ok(())
     }
 }
@@ -122,7 +123,7 @@ impl SecretRecord for KafkaControlTopic {
     async fn record_secret(
         &self,
         fingerprint: &SecretFingerprint,
-    ) -> Result<SecretFingerprint, DefinitionError> {
+    ) -> Result<SecretFingerprint, ControlTopicError> {
         let wanted = fingerprint.clone();
         let record = move |config: &KafkaConfig| transaction::record_secret(config, &wanted);
         let recorded = self.write(record).await?;
@@ -152,9 +153,9 @@ impl CodeRevocations for KafkaControlTopic {
 
 #[async_trait]
 impl AnnulmentRegisters for KafkaControlTopic {
-    async fn annulments(&self, budget: &BudgetId) -> Result<StoredAnnulments, DefinitionError> {
+    async fn annulments(&self, budget: &BudgetId) -> Result<StoredAnnulments, ControlTopicError> {
         if !self.state.is_loaded() {
-            return Err(DefinitionError::Unavailable("they are not loaded yet".to_owned()));
+            return Err(ControlTopicError::Unavailable("they are not loaded yet".to_owned()));
         }
         Ok(self.state.annulments(budget))
     }
@@ -182,7 +183,7 @@ impl BudgetDefinitions for KafkaControlTopic {
         self.state.is_loaded()
     }
 
-    async fn confirmed(&self) -> Result<Arc<Catalog>, DefinitionError> {
+    async fn confirmed(&self) -> Result<Arc<Catalog>, ControlTopicError> {
         self.end_reader.read().await
     }
 
@@ -194,7 +195,7 @@ impl BudgetDefinitions for KafkaControlTopic {
         &self,
         budget: &BudgetId,
         decide: &Change<'_>,
-    ) -> Result<Arc<Budget>, DefinitionError> {
+    ) -> Result<Arc<Budget>, ControlTopicError> {
         let definition = self.repeat(|session| self.try_change(session, budget, decide)).await?;
         self.state.update_budget(budget, &StoredBudget::Understood(Budget::clone(&definition)));
         Ok(definition)
@@ -204,7 +205,7 @@ impl BudgetDefinitions for KafkaControlTopic {
         &self,
         budget: &BudgetId,
         decide: &Deletion<'_>,
-    ) -> Result<(), DefinitionError> {
+    ) -> Result<(), ControlTopicError> {
         let revision = self.repeat(|session| self.try_delete(session, budget, decide)).await?;
         self.state.update_budget(budget, &StoredBudget::Deleted { revision });
         Ok(())
@@ -214,7 +215,7 @@ impl BudgetDefinitions for KafkaControlTopic {
     async fn erase_former_definitions(
         &self,
         budget: &BudgetId,
-    ) -> Result<Erasure, DefinitionError> {
+    ) -> Result<Erasure, ControlTopicError> {
         let id = budget.clone();
         self.write(move |config| transaction::repeat_budget(config, &id)).await?;
         Ok(Erasure::AwaitsCompaction)
@@ -223,9 +224,12 @@ impl BudgetDefinitions for KafkaControlTopic {
 
 impl KafkaControlTopic {
     /// Repeats a change of a definition until it succeeds, is refused, or takes too long.
-    async fn repeat<T, F>(&self, attempt: impl Fn(WriteSession) -> F) -> Result<T, DefinitionError>
+    async fn repeat<T, F>(
+        &self,
+        attempt: impl Fn(WriteSession) -> F,
+    ) -> Result<T, ControlTopicError>
     where
-        F: Future<Output = Result<Attempt<T>, DefinitionError>>,
+        F: Future<Output = Result<Attempt<T>, ControlTopicError>>,
     {
         let deadline = Instant::now() + CHANGE_TIMEOUT;
         let mut kept = self.session.lock().await;
@@ -250,7 +254,7 @@ impl KafkaControlTopic {
                 Attempt::Decided(_) | Attempt::Failed(_) if is_reused => {}
                 Attempt::Decided(result) => return result,
                 Attempt::Failed(error) if Instant::now() > deadline => {
-                    return Err(DefinitionError::Unavailable(error.to_string()));
+                    return Err(ControlTopicError::Unavailable(error.to_string()));
                 }
                 Attempt::Failed(error) => {
                     tracing::debug!(%error, "failed to change a budget definition, retrying");
@@ -265,17 +269,17 @@ impl KafkaControlTopic {
     async fn write<T: Send + 'static>(
         &self,
         step: impl Fn(&KafkaConfig) -> Result<T, WriteError> + Clone + Send + 'static,
-    ) -> Result<T, DefinitionError> {
+    ) -> Result<T, ControlTopicError> {
         let deadline = Instant::now() + CHANGE_TIMEOUT;
         let _changing = self.session.lock().await;
         loop {
             match self.blocking(step.clone()).await? {
                 Ok(written) => return Ok(written),
                 Err(error @ WriteError::Unreadable) => {
-                    return Err(DefinitionError::Unavailable(error.to_string()));
+                    return Err(ControlTopicError::Unavailable(error.to_string()));
                 }
                 Err(error) if Instant::now() > deadline => {
-                    return Err(DefinitionError::Unavailable(error.to_string()));
+                    return Err(ControlTopicError::Unavailable(error.to_string()));
                 }
                 Err(error) => {
                     tracing::debug!(%error, "failed to write to the control topic, retrying");
@@ -291,7 +295,7 @@ impl KafkaControlTopic {
         mut session: WriteSession,
         budget: &BudgetId,
         decide: &Change<'_>,
-    ) -> Result<Attempt<Arc<Budget>>, DefinitionError> {
+    ) -> Result<Attempt<Arc<Budget>>, ControlTopicError> {
         let next = match decide_change(&session.catalog, budget, decide) {
             Ok(ChangeDecision::Write(next)) => next,
             Ok(ChangeDecision::Keep(current)) => return Ok(Attempt::Decided(Ok(current))),
@@ -311,7 +315,7 @@ impl KafkaControlTopic {
         mut session: WriteSession,
         budget: &BudgetId,
         decide: &Deletion<'_>,
-    ) -> Result<Attempt<u64>, DefinitionError> {
+    ) -> Result<Attempt<u64>, ControlTopicError> {
         let revision = match decide_deletion(&session.catalog, budget, decide) {
             Ok(revision) => revision,
             Err(refused) => return Ok(Attempt::Decided(Err(refused))),
@@ -330,7 +334,7 @@ enum Attempt<T> {
     /// Committed. The session knows the new state.
     Written(WriteSession, T),
     /// Decided without a write, by the state that the session knows.
-    Decided(Result<T, DefinitionError>),
+    Decided(Result<T, ControlTopicError>),
     /// Fenced by another change, Kafka is unavailable, or the outcome is unknown.
     Failed(KafkaError),
 }
@@ -345,12 +349,12 @@ fn decide_change(
     catalog: &Catalog,
     budget: &BudgetId,
     decide: &Change<'_>,
-) -> Result<ChangeDecision, DefinitionError> {
+) -> Result<ChangeDecision, ControlTopicError> {
     let current = catalog.changeable(budget.as_str())?.cloned();
     match (decide(current.as_deref())?, current) {
         (Some(next), _) => Ok(ChangeDecision::Write(Arc::new(catalog.numbered(next)))),
         (None, Some(current)) => Ok(ChangeDecision::Keep(current)),
-        (None, None) => Err(DefinitionError::Unavailable("a change left no definition".into())),
+        (None, None) => Err(ControlTopicError::Unavailable("a change left no definition".into())),
     }
 }
 
@@ -359,7 +363,7 @@ fn decide_deletion(
     catalog: &Catalog,
     budget: &BudgetId,
     decide: &Deletion<'_>,
-) -> Result<u64, DefinitionError> {
+) -> Result<u64, ControlTopicError> {
     let current = catalog.changeable(budget.as_str())?.cloned();
     decide(current.as_deref())?;
     Ok(current.ok_or(ChangeRefused::Unknown)?.revision + 1)

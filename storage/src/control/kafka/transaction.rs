@@ -67,7 +67,7 @@ pub(super) enum WriteError {
 pub(super) fn open(config: &KafkaConfig) -> KafkaResult<WriteSession> {
     let producer: BaseProducer<QuietContext> = config
         .client()
-        .set("transactional.id", &config.definitions_topic)
+        .set("transactional.id", &config.control_topic)
         .set("transaction.timeout.ms", STEP_TIMEOUT.as_millis().to_string())
         .create_with_context(QuietContext::new(config)?)?;
     producer.init_transactions(STEP_TIMEOUT)?;
@@ -78,13 +78,13 @@ pub(super) fn open(config: &KafkaConfig) -> KafkaResult<WriteSession> {
     WriteSession::read(producer, &consumer, &offsets, deadline)
 }
 
-/// Publishes the active log unless it or a later one is published already. Returns the log that is published then.
-pub(super) fn publish_log(config: &KafkaConfig, log: &LogRef) -> Result<LogRef, WriteError> {
+/// Announces the active log unless it or a later one is announced already. Returns the log that is announced then.
+pub(super) fn announce_log(config: &KafkaConfig, log: &LogRef) -> Result<LogRef, WriteError> {
     let opened = open(config)?;
     match &opened.active_log {
         CommittedRecord::Unreadable => Err(WriteError::Unreadable),
-        CommittedRecord::Known(published) if published.number >= log.number => {
-            Ok(published.clone())
+        CommittedRecord::Known(announced) if announced.number >= log.number => {
+            Ok(announced.clone())
         }
         CommittedRecord::Known(_) | CommittedRecord::Absent => {
             opened.write(config, ACTIVE_LOG_KEY, log)?;
@@ -229,10 +229,8 @@ impl WriteSession {
 
     fn write_json(&self, config: &KafkaConfig, key: &str, json: &[u8]) -> KafkaResult<()> {
         self.producer.begin_transaction()?;
-        let record = BaseRecord::<str, [u8]>::to(&config.definitions_topic)
-            .partition(0)
-            .key(key)
-            .payload(json);
+        let record =
+            BaseRecord::<str, [u8]>::to(&config.control_topic).partition(0).key(key).payload(json);
         self.producer.send(record).map_err(|(error, _)| error)?;
         self.producer.commit_transaction(STEP_TIMEOUT)
     }

@@ -26,7 +26,8 @@ use tokio::sync::{Mutex, watch};
 use self::watcher::FileWatcher;
 use super::{
     ActiveLog, AnnulmentChangeError, AnnulmentRegisters, BudgetDefinitions, Catalog, Change,
-    ChangeRefused, CodeRevocations, DefinitionError, Deletion, Erasure, RevokeError, SecretRecord,
+    ChangeRefused, CodeRevocations, ControlTopicError, Deletion, Erasure, RevokeError,
+    SecretRecord,
 };
 use crate::sqlite::{self, Durability, Schema, Worker};
 
@@ -132,13 +133,13 @@ impl SqliteControlTopic {
     async fn on_thread<T: Send + 'static>(
         &self,
         step: impl FnOnce(&State, &mut Connection) -> Result<T, HistoryFault> + Send + 'static,
-    ) -> Result<T, DefinitionError> {
+    ) -> Result<T, ControlTopicError> {
         let state = Arc::clone(&self.state);
         let step = move |connection: &mut Connection| step(&state, connection);
         let result = self.database.call(step).await;
         result
-            .map_err(|gone| DefinitionError::Unavailable(gone.to_string()))?
-            .map_err(|fault| DefinitionError::Unavailable(fault.to_string()))
+            .map_err(|gone| ControlTopicError::Unavailable(gone.to_string()))?
+            .map_err(|fault| ControlTopicError::Unavailable(fault.to_string()))
     }
 }
 
@@ -149,7 +150,7 @@ impl SqliteControlTopic {
         history: &Arc<History>,
         catalog: Catalog,
         json: String,
-    ) -> Result<bool, DefinitionError> {
+    ) -> Result<bool, ControlTopicError> {
         let history = Arc::clone(history);
         let append = move |state: &State, connection: &mut Connection| {
             state.append(connection, &history, catalog, &json)
@@ -168,8 +169,8 @@ impl ActiveLog for SqliteControlTopic {
         self.active_log.subscribe()
     }
 
-    async fn publish(&self, _log: &LogRef) -> Result<(), DefinitionError> {
-        Err(DefinitionError::Unavailable("the embedded log cannot be replaced".to_owned()))
+    async fn announce(&self, _log: &LogRef) -> Result<(), ControlTopicError> {
+        Err(ControlTopicError::Unavailable("the embedded log cannot be replaced".to_owned()))
     }
 }
 
@@ -182,7 +183,7 @@ impl SecretRecord for SqliteControlTopic {
     async fn record_secret(
         &self,
         fingerprint: &SecretFingerprint,
-    ) -> Result<SecretFingerprint, DefinitionError> {
+    ) -> Result<SecretFingerprint, ControlTopicError> {
         let (wanted, text) = (fingerprint.clone(), fingerprint.to_string());
         let record = move |_: &State, connection: &mut Connection| {
             connection.execute_batch(SECRET_TABLE)?;
@@ -222,7 +223,7 @@ impl CodeRevocations for SqliteControlTopic {
 
 #[async_trait]
 impl AnnulmentRegisters for SqliteControlTopic {
-    async fn annulments(&self, budget: &BudgetId) -> Result<StoredAnnulments, DefinitionError> {
+    async fn annulments(&self, budget: &BudgetId) -> Result<StoredAnnulments, ControlTopicError> {
         let id = budget.clone();
         self.on_thread(move |_, connection| Ok(annulments::read(connection, &id)?)).await
     }
@@ -263,7 +264,7 @@ impl BudgetDefinitions for SqliteControlTopic {
         true
     }
 
-    async fn confirmed(&self) -> Result<Arc<Catalog>, DefinitionError> {
+    async fn confirmed(&self) -> Result<Arc<Catalog>, ControlTopicError> {
         let history = self.on_thread(|state, connection| state.read_new(connection)).await?;
         Ok(Arc::clone(&history.catalog))
     }
@@ -276,7 +277,7 @@ impl BudgetDefinitions for SqliteControlTopic {
         &self,
         budget: &BudgetId,
         decide: &Change<'_>,
-    ) -> Result<Arc<Budget>, DefinitionError> {
+    ) -> Result<Arc<Budget>, ControlTopicError> {
         let _changing = self.changing.lock().await;
         for _ in 0..MAX_ATTEMPTS {
             let history = self.on_thread(|state, connection| state.read_new(connection)).await?;
@@ -286,7 +287,7 @@ impl BudgetDefinitions for SqliteControlTopic {
             };
             let next = history.catalog.numbered(next);
             let json = StoredBudget::document(&next)
-                .map_err(|error| DefinitionError::Unavailable(error.to_string()))?;
+                .map_err(|error| ControlTopicError::Unavailable(error.to_string()))?;
             let next = Arc::new(next);
             let catalog = history.catalog.with(Arc::clone(&next));
             if self.append(&history, catalog, json).await? {
@@ -300,7 +301,7 @@ impl BudgetDefinitions for SqliteControlTopic {
         &self,
         budget: &BudgetId,
         decide: &Deletion<'_>,
-    ) -> Result<(), DefinitionError> {
+    ) -> Result<(), ControlTopicError> {
         let _changing = self.changing.lock().await;
         for _ in 0..MAX_ATTEMPTS {
             let history = self.on_thread(|state, connection| state.read_new(connection)).await?;
@@ -320,7 +321,7 @@ impl BudgetDefinitions for SqliteControlTopic {
     async fn erase_former_definitions(
         &self,
         budget: &BudgetId,
-    ) -> Result<Erasure, DefinitionError> {
+    ) -> Result<Erasure, ControlTopicError> {
         let _changing = self.changing.lock().await;
         let budget = budget.clone();
         self.on_thread(move |_, connection| erasure::erase_former(connection, &budget)).await?;
@@ -328,8 +329,8 @@ impl BudgetDefinitions for SqliteControlTopic {
     }
 }
 
-fn too_many_changes() -> DefinitionError {
-    DefinitionError::Unavailable("too many concurrent changes of definitions".into())
+fn too_many_changes() -> ControlTopicError {
+    ControlTopicError::Unavailable("too many concurrent changes of definitions".into())
 }
 
 impl State {

@@ -85,7 +85,7 @@ mod tests {
         KafkaConfig {
             brokers: "127.0.0.1:9".into(),
             topic: "submissions".into(),
-            definitions_topic: "definitions".into(),
+            control_topic: "definitions".into(),
             partitions: PartitionCount::new(2).unwrap(),
             replication_factor: 1,
             group: "group".into(),

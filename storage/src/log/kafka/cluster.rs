@@ -20,7 +20,7 @@ const REPLICATED_BROKERS: usize = 3;
 pub(crate) async fn brokers_without_replicas(
     config: &KafkaConfig,
 ) -> Result<Option<usize>, TopicError> {
-    let topics = [config.definitions_topic.clone(), config.topic.clone()];
+    let topics = [config.control_topic.clone(), config.topic.clone()];
     let metadata = fetch_all_topics(config).await?;
     let brokers = metadata.brokers().len();
     let has_one_replica = metadata
@@ -44,7 +44,7 @@ pub(crate) async fn refused_settings_of(
     let (owned, log_topic) = (config.clone(), log.topic.clone());
     let read = async move |admin: &Admin| {
         let dead_letters = owned.dead_letters_topic();
-        let topics = [log_topic.as_str(), &owned.definitions_topic, &dead_letters];
+        let topics = [log_topic.as_str(), &owned.control_topic, &dead_letters];
         refused_settings(&owned, topics, admin).await
     };
     with_admin(config, read).await?
@@ -106,7 +106,7 @@ mod tests {
         KafkaConfig {
             brokers: cluster.bootstrap_servers(),
             topic: "submissions".into(),
-            definitions_topic: "definitions".into(),
+            control_topic: "definitions".into(),
             partitions: PartitionCount::new(2).unwrap(),
             replication_factor: 1,
             group: "group".into(),

@@ -48,8 +48,8 @@ pub struct KafkaConfig {
     pub brokers: String,
     /// The topic of submissions that a new deployment starts with. Dead letters always go to `<topic>.dead-letters`.
     pub topic: String,
-    /// The compacted topic of budget definitions.
-    pub definitions_topic: String,
+    /// The compacted control topic: budget definitions, active log, revoked codes, annulments.
+    pub control_topic: String,
     /// The partition count of the first topic of submissions: the topic is created with it, or must have it.
     pub partitions: PartitionCount,
     /// The replication factor of topics that this program creates.

@@ -26,7 +26,7 @@ pub(crate) async fn ensure_auxiliary_topics(config: &KafkaConfig) -> Result<(), 
     let wanted = [
         WantedTopic { name: config.dead_letters_topic(), partitions: 1, cleanup_policy: "delete" },
         WantedTopic {
-            name: config.definitions_topic.clone(),
+            name: config.control_topic.clone(),
             partitions: 1,
             cleanup_policy: "compact",
         },

@@ -29,7 +29,7 @@ fn config(brokers: String) -> KafkaConfig {
     KafkaConfig {
         brokers,
         topic: TOPIC.into(),
-        definitions_topic: "definitions".into(),
+        control_topic: "definitions".into(),
         partitions: PartitionCount::new(2).unwrap(),
         replication_factor: 1,
         group: "group".into(),

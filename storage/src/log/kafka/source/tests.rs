@@ -110,7 +110,7 @@ async fn a_partition_without_a_leader_is_read_once_it_has_one_and_the_others_at_
     let config = KafkaConfig {
         brokers: cluster.bootstrap_servers(),
         topic: TOPIC.into(),
-        definitions_topic: "definitions".into(),
+        control_topic: "definitions".into(),
         partitions: PartitionCount::new(PARTITIONS.into()).unwrap(),
         replication_factor: 1,
         group: "group".into(),

@@ -18,7 +18,7 @@ fn cluster() -> (MockCluster<'static, DefaultProducerContext>, KafkaTail) {
     let config = KafkaConfig {
         brokers: cluster.bootstrap_servers(),
         topic: TOPIC.into(),
-        definitions_topic: "definitions".into(),
+        control_topic: "definitions".into(),
         partitions: PartitionCount::new(PARTITIONS.into()).unwrap(),
         replication_factor: 1,
         group: "group".into(),
