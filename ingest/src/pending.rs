@@ -25,7 +25,7 @@ impl PendingSubmission {
             budget: submission.budget.clone(),
             person: submission.person,
             submission: submission.id,
-            digest: submission.content_digest(),
+            digest: submission.submission_digest(),
         }
     }
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::allocation::check_shares;
 use crate::proto::{self, SubmissionKind, SubmissionRecord};
-use crate::submission::content_digest;
+use crate::submission::submission_digest;
 use crate::{
     Action, AllocationFault, AnnulmentAction, AnnulmentId, BudgetId, Marker, MarkerKind, PersonKey,
     PublishStep, Submission, SubmissionFingerprint, SubmissionId,
@@ -198,10 +198,10 @@ pub enum RecordKind {
 }
 
 impl RecordView<'_> {
-    /// Returns the digest of person and content, as [`Submission::content_digest`].
-    pub fn content_digest(&self) -> u64 {
+    /// Returns the digest of person and content, as [`Submission::submission_digest`].
+    pub fn submission_digest(&self) -> u64 {
         // Validated: each share fits into 16 bits.
-        content_digest(&self.person, self.basis_points.iter().map(|share| *share as u16))
+        submission_digest(&self.person, self.basis_points.iter().map(|share| *share as u16))
     }
 }
 

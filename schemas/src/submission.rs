@@ -32,16 +32,16 @@ impl Submission {
     /// Hashes person and content to 64 bits: with the same id, another digest is another submission.
     ///
     /// Stored by all processes and releases, so it never changes.
-    pub fn content_digest(&self) -> u64 {
+    pub fn submission_digest(&self) -> u64 {
         let shares = match &self.action {
             Action::Allocate(allocation) => allocation.basis_points(),
             Action::Withdraw => &[],
         };
-        content_digest(&self.person, shares.iter().copied())
+        submission_digest(&self.person, shares.iter().copied())
     }
 }
 
-pub(crate) fn content_digest(person: &PersonKey, shares: impl Iterator<Item = u16>) -> u64 {
+pub(crate) fn submission_digest(person: &PersonKey, shares: impl Iterator<Item = u16>) -> u64 {
     let mut hash = digest::Context::new(&digest::SHA256);
     hash.update(person.as_bytes());
     shares.for_each(|share| hash.update(&share.to_be_bytes()));

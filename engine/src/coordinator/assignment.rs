@@ -24,7 +24,7 @@ use super::fetch_watch::Fetch;
 use super::hand_over::{HandOver, HandOverEnd};
 use super::owner_handle::OwnerHandle;
 use crate::partition::{
-    ClaimError, HaltReason, Partition, PartitionDeps, PartitionExit, PartitionProgress,
+    ClaimError, HaltReason, OwnerExit, PartitionDeps, PartitionOwner, PartitionProgress,
     PreparedPeople, ResumePoint, check_log, claim, prepare_people,
 };
 
@@ -302,16 +302,16 @@ impl Assignment {
     async fn hand_over(
         &self,
         hand_over: HandOver,
-        mut run: impl Future<Output = (PartitionExit, Option<PreparedPeople>)> + Unpin,
+        mut run: impl Future<Output = (OwnerExit, Option<PreparedPeople>)> + Unpin,
         stop: CancellationToken,
-    ) -> (PartitionExit, Option<PreparedPeople>) {
+    ) -> (OwnerExit, Option<PreparedPeople>) {
         let Shared { deps, hand_over_tail, .. } = self.shared.as_ref();
         tracing::info!(partition = %self.partition, "partition is handed over to another member");
         let feeding = hand_over.feed_until_claimed(deps.store.as_ref(), hand_over_tail);
         let end = tokio::select! {
             biased;
             ended = &mut run => {
-                if ended.0 == PartitionExit::Fenced {
+                if ended.0 == OwnerExit::Fenced {
                     deps.metrics.handed_over(HandOverEnd::Claimed.label());
                 }
                 return ended;
@@ -326,7 +326,7 @@ impl Assignment {
         run.await
     }
 
-    fn owner(&self, claimed: Claimed) -> Partition {
+    fn owner(&self, claimed: Claimed) -> PartitionOwner {
         let Shared { deps, active, .. } = self.shared.as_ref();
         let Claimed { stored, resume, people, progress, at } = claimed;
         let deps = PartitionDeps {
@@ -341,19 +341,19 @@ impl Assignment {
             metrics: deps.metrics.partition(self.partition),
             progress,
         };
-        let owner = Partition::new(self.shared.id(self.partition), stored, resume, at, deps);
+        let owner = PartitionOwner::new(self.shared.id(self.partition), stored, resume, at, deps);
         match people {
             Some(people) => owner.with_people(people),
             None => owner,
         }
     }
 
-    fn log_hand_over(&self, exit: &PartitionExit) {
+    fn log_hand_over(&self, exit: &OwnerExit) {
         let partition = self.partition;
         match exit {
-            PartitionExit::Released => tracing::info!(%partition, "partition released"),
-            PartitionExit::Fenced => tracing::info!(%partition, "partition handed over"),
-            PartitionExit::Retired => {
+            OwnerExit::Released => tracing::info!(%partition, "partition released"),
+            OwnerExit::Fenced => tracing::info!(%partition, "partition handed over"),
+            OwnerExit::Retired => {
                 tracing::info!(%partition, "partition of a retired generation given up")
             }
             // The next owner finds it, too.
@@ -362,39 +362,37 @@ impl Assignment {
     }
 
     /// What follows from an owner's exit, requested or not.
-    fn failure_of(&self, exit: PartitionExit) -> Option<OwnershipFailure> {
+    fn failure_of(&self, exit: OwnerExit) -> Option<OwnershipFailure> {
         let Self { shared, partition, stop, .. } = self;
         let reason = exit.to_string();
         match exit {
-            PartitionExit::Released if stop.is_cancelled() => {
+            OwnerExit::Released if stop.is_cancelled() => {
                 tracing::info!(%partition, "partition released");
                 None
             }
             // Its records could not be read further: `Coordinator::read_failed` says why.
-            PartitionExit::Released => Some(OwnershipFailure::Retry(
+            OwnerExit::Released => Some(OwnershipFailure::Retry(
                 RetryCause::ReadFailed,
                 "its log could not be read".into(),
             )),
-            PartitionExit::Fenced => {
+            OwnerExit::Fenced => {
                 tracing::warn!(%partition, "partition fenced by another owner");
                 shared.deps.metrics.fenced();
                 Some(OwnershipFailure::Retry(RetryCause::Contended, reason))
             }
-            PartitionExit::Retired => {
+            OwnerExit::Retired => {
                 let generation = shared.term().generation;
                 tracing::info!(%partition, %generation, "partition of a retired generation given up");
                 Some(OwnershipFailure::Retry(RetryCause::Retired, reason))
             }
-            PartitionExit::CommitsLost => {
+            OwnerExit::CommitsLost => {
                 Some(OwnershipFailure::Retry(RetryCause::CommitsLost, reason))
             }
-            PartitionExit::RowsLost(_) => {
-                Some(OwnershipFailure::Retry(RetryCause::RowsLost, reason))
-            }
-            PartitionExit::PreparedPeopleDiffer(_) => {
+            OwnerExit::RowsLost(_) => Some(OwnershipFailure::Retry(RetryCause::RowsLost, reason)),
+            OwnerExit::PreparedPeopleDiffer(_) => {
                 Some(OwnershipFailure::Retry(RetryCause::PreparedPeople, reason))
             }
-            PartitionExit::LogGap { expected, found } => {
+            OwnerExit::LogGap { expected, found } => {
                 if shared.partitions.is_first_gap(*partition, expected) {
                     tracing::error!(%partition, %expected, %found, "log skipped records, reading them again");
                     Some(OwnershipFailure::Retry(RetryCause::LogGap, reason))
@@ -402,7 +400,7 @@ impl Assignment {
                     Some(OwnershipFailure::Halt(HaltReason::LogGap { expected, found }))
                 }
             }
-            PartitionExit::Halted(reason) => Some(OwnershipFailure::Halt(reason)),
+            OwnerExit::Halted(reason) => Some(OwnershipFailure::Halt(reason)),
         }
     }
 }

@@ -306,7 +306,11 @@ fn a_restored_person_counts_with_what_was_submitted_meanwhile() {
         let totals = state.budget_totals(&budget()).unwrap();
         assert_eq!((offset, numbers(totals)), (offset, expected));
         assert_eq!(totals.position, Position(1 + offset as u64));
-        assert_eq!(state.people(), usize::from(offset > 0), "nobody gets a row by an annulment");
+        assert_eq!(
+            state.person_count(),
+            usize::from(offset > 0),
+            "nobody gets a row by an annulment"
+        );
     }
 }
 

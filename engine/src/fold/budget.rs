@@ -160,7 +160,7 @@ impl BudgetState {
         self.totals.pending.as_ref().map_or(0, |pending| {
             HEAD_BYTES
                 + categories_bytes(pending.categories(), pending.people())
-                + size_of_val(pending.changed_people())
+                + size_of_val(pending.changed_fingerprints())
         })
     }
 

@@ -179,12 +179,12 @@ impl PartitionState {
     }
 
     /// Returns the number of people in the state, including those who withdrew.
-    pub fn people(&self) -> usize {
+    pub fn person_count(&self) -> usize {
         self.budgets.iter().map(|budget| budget.people.len()).sum()
     }
 
     /// Returns the number of people who changed since their row was last taken.
-    pub fn changed_people(&self) -> usize {
+    pub fn changed_person_count(&self) -> usize {
         self.budgets.iter().map(|budget| budget.people.changed()).sum()
     }
 }

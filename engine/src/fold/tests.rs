@@ -226,11 +226,11 @@ fn a_row_scan_takes_the_people_present_at_its_start_and_leaves_later_ones_to_the
         }
         taken.sort_unstable();
         assert_eq!(taken, (0..before).collect::<Vec<_>>());
-        assert_eq!(state.changed_people() as u64, folded - before);
+        assert_eq!(state.changed_person_count() as u64, folded - before);
         let mut later: Vec<_> = take_all_rows(&mut state).iter().map(|row| row.offset.0).collect();
         later.sort_unstable();
         assert_eq!(later, (before..folded).collect::<Vec<_>>());
-        assert_eq!(state.changed_people(), 0);
+        assert_eq!(state.changed_person_count(), 0);
     }
 }
 
@@ -399,7 +399,7 @@ fn fold_withdrawal(state: &mut PartitionState, offset: u64, id: u128, generated:
 fn a_withdrawal_of_nobody_leaves_no_row_unless_its_id_may_be_repeated() {
     let mut state = empty();
     fold_withdrawal(&mut state, 0, 1, true);
-    assert_eq!((state.people(), take_all_rows(&mut state)), (0, vec![]));
+    assert_eq!((state.person_count(), take_all_rows(&mut state)), (0, vec![]));
     // Readers who wait for its receipt see that it is counted.
     let totals = only_totals(&state).unwrap();
     assert_eq!((totals.people, totals.position), (0, Position(1)));

@@ -34,7 +34,7 @@ use std::time::Duration;
 use backon::ConstantBuilder;
 use schemas::{Offset, Position};
 
-pub use actor::{Partition, PartitionDeps};
+pub use actor::{PartitionDeps, PartitionOwner};
 pub use claim::{ClaimError, claim};
 pub use dead_letter_limit::{DeadLetterLimitExceeded, DeadLetterThresholds};
 pub use halt_reason::HaltReason;
@@ -51,7 +51,7 @@ const OWNER_RETRY: ConstantBuilder =
 
 /// Why a partition's owner stopped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PartitionExit {
+pub enum OwnerExit {
     /// The owner was asked to stop and has committed everything it folded.
     #[error("released")]
     Released,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use engine::partition::PartitionExit;
+use engine::partition::OwnerExit;
 use schemas::{
     Action, Allocation, BudgetId, Offset, PersonKey, Position, Submission, SubmissionId,
     encode_record,
@@ -48,7 +48,7 @@ async fn a_batch_that_changes_many_budgets_is_committed_in_parts_that_the_store_
     let mut owner = take_over_log(&store, bounds, "owner").await;
     owner.send_batch(batch_of_many_budgets()).await;
     owner.committed(BUDGETS).await;
-    assert_eq!(owner.release().await, PartitionExit::Released);
+    assert_eq!(owner.release().await, OwnerExit::Released);
 
     let most = store.most_budgets_in_a_commit.load(Ordering::Relaxed);
     assert!(most * MIN_BUDGET_BYTES < MAX_BATCH_BYTES, "{most} budgets in one commit");

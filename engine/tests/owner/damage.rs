@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use engine::fold::InconsistentState;
-use engine::partition::{HaltReason, PartitionExit};
+use engine::partition::{HaltReason, OwnerExit};
 use schemas::{BudgetId, BudgetTotals, Offset, PeopleDigest, PersonRow, Position, SubmissionId};
 use storage::log::LogBounds;
 use storage::store::{CasOutcome, Checkpoint, Checkpoints, Commit, People};
@@ -20,7 +20,7 @@ async fn store_with_rows(log: &Log) -> Arc<FaultyStore> {
     owner.send(log, 300).await;
     owner.committed(300).await;
     owner.rows_committed_up_to(&store, 300).await;
-    assert_eq!(owner.release().await, PartitionExit::Released);
+    assert_eq!(owner.release().await, OwnerExit::Released);
     store
 }
 
@@ -183,8 +183,7 @@ async fn lost_rows_halt_the_partition_and_stay_when_the_log_no_longer_has_the_re
     let mut owner = take_over_log(&store, bounds, "next owner").await;
     owner.send(&log, 600).await;
     let exit = owner.task.await.unwrap();
-    let PartitionExit::Halted(HaltReason::PeopleLost { log_start: Position(100), .. }) = exit
-    else {
+    let OwnerExit::Halted(HaltReason::PeopleLost { log_start: Position(100), .. }) = exit else {
         panic!("{exit:?}");
     };
     let after = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
@@ -212,7 +211,7 @@ async fn totals_that_the_log_does_not_give_halt_the_partition() {
     let mut owner = take_over(&store, &log, "next owner").await;
     owner.send(&log, 600).await;
     let exit = owner.task.await.unwrap();
-    assert!(matches!(exit, PartitionExit::Halted(HaltReason::Invariant(_))), "{exit:?}");
+    assert!(matches!(exit, OwnerExit::Halted(HaltReason::Invariant(_))), "{exit:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,7 +224,7 @@ async fn a_record_that_the_log_skips_ends_the_owner_and_the_records_before_it_co
     owner.from = 301;
     owner.send(&log, 400).await;
     let (expected, found) = (Position(300), Offset(301));
-    assert_eq!(owner.task.await.unwrap(), PartitionExit::LogGap { expected, found });
+    assert_eq!(owner.task.await.unwrap(), OwnerExit::LogGap { expected, found });
     let stored = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
     assert_eq!(stored.checkpoint.position, Position(300));
     assert!(fold_whole_log(&store, &log).await);
@@ -244,7 +243,7 @@ async fn a_record_that_is_skipped_while_people_are_replayed_ends_the_owner() {
     owner.from = 150;
     owner.send(&log, 600).await;
     let (expected, found) = (Position(100), Offset(150));
-    assert_eq!(owner.task.await.unwrap(), PartitionExit::LogGap { expected, found });
+    assert_eq!(owner.task.await.unwrap(), OwnerExit::LogGap { expected, found });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -255,11 +254,8 @@ async fn the_lost_rows_budget_is_named() {
     let mut owner = take_over(&store, &log, "next owner").await;
     owner.send(&log, 600).await;
     let exit = owner.task.await.unwrap();
-    let PartitionExit::RowsLost(InconsistentState::TotalsDifferFromPeople {
-        budget,
-        total,
-        recounted,
-    }) = exit
+    let OwnerExit::RowsLost(InconsistentState::TotalsDifferFromPeople { budget, total, recounted }) =
+        exit
     else {
         panic!("{exit:?}");
     };

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine::partition::{
-    DeadLetterLimitExceeded, DeadLetterThresholds, HaltReason, PartitionExit, PartitionLimits,
+    DeadLetterLimitExceeded, DeadLetterThresholds, HaltReason, OwnerExit, PartitionLimits,
 };
 use schemas::{BudgetId, Generation, Offset, PartitionId, PersonRow, Position};
 use storage::store::{Checkpoint, Checkpoints, Generations, PartitionRef, People};
@@ -36,9 +36,9 @@ async fn fold_whole_log(store: &Arc<FaultyStore>, log: &Log) -> bool {
         () = wait_for_commit(&progress, high) => owner.release().await,
     };
     match exit {
-        PartitionExit::CommitsLost | PartitionExit::RowsLost(_) => false,
+        OwnerExit::CommitsLost | OwnerExit::RowsLost(_) => false,
         exit => {
-            assert_eq!(exit, PartitionExit::Released);
+            assert_eq!(exit, OwnerExit::Released);
             true
         }
     }
@@ -67,13 +67,13 @@ async fn totals_are_exact_when_responses_are_lost_and_owners_are_aborted_at_any_
             owner.task.abort();
             let _ = owner.task.await;
         } else {
-            assert_eq!(owner.release().await, PartitionExit::Released);
+            assert_eq!(owner.release().await, OwnerExit::Released);
         }
     }
     let mut last = take_over(&store, &log, "last").await;
     last.send(&log, 3_000).await;
     last.committed(3_000).await;
-    assert_eq!(last.release().await, PartitionExit::Released);
+    assert_eq!(last.release().await, OwnerExit::Released);
     assert_totals(&store, &log).await;
 }
 
@@ -86,10 +86,10 @@ async fn a_former_owner_is_fenced_at_its_next_commit_and_changes_nothing() {
     zombie.committed(400).await;
     let mut owner = take_over(&store, &log, "owner").await;
     zombie.send(&log, 900).await;
-    assert_eq!(zombie.task.await.unwrap(), PartitionExit::Fenced);
+    assert_eq!(zombie.task.await.unwrap(), OwnerExit::Fenced);
     owner.send(&log, 1_000).await;
     owner.committed(1_000).await;
-    assert_eq!(owner.release().await, PartitionExit::Released);
+    assert_eq!(owner.release().await, OwnerExit::Released);
     assert_totals(&store, &log).await;
 }
 
@@ -103,7 +103,7 @@ async fn a_release_commits_every_folded_record() {
     owner.send(&log, 100).await;
     owner.folded_all().await;
     assert_eq!(owner.progress.committed(), Position(0));
-    assert_eq!(owner.release().await, PartitionExit::Released);
+    assert_eq!(owner.release().await, OwnerExit::Released);
     let stored = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
     assert_eq!(stored.checkpoint.position, Position(100));
 }
@@ -128,7 +128,7 @@ async fn once_every_person_row_is_written_nothing_is_left_to_replay() {
         assert!(Instant::now() < deadline, "rows position {rows_position}, position {position}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    assert_eq!(owner.release().await, PartitionExit::Released);
+    assert_eq!(owner.release().await, OwnerExit::Released);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,10 +146,7 @@ async fn a_recreated_topic_halts_the_partition_before_a_new_record_is_folded() {
     let mut owner = take_over(&store, &other, "next").await;
     owner.send(&other, 400).await;
     let exit = owner.task.await.unwrap();
-    assert!(
-        matches!(exit, PartitionExit::Halted(HaltReason::OtherRecord(Offset(299)))),
-        "{exit:?}"
-    );
+    assert!(matches!(exit, OwnerExit::Halted(HaltReason::OtherRecord(Offset(299)))), "{exit:?}");
     let after = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
     assert_eq!((after.checkpoint, after.totals), (before.checkpoint, before.totals));
 }
@@ -168,8 +165,7 @@ async fn too_many_rejected_records_halt_the_partition_and_are_not_dead_lettered(
     let mut owner = take_over_with_limits(&store, &log, "owner", limits).await;
     owner.send(&log, 300).await;
     let exit = owner.task.await.unwrap();
-    let PartitionExit::Halted(HaltReason::TooManyDeadLetters { exceeded, offset, .. }) = exit
-    else {
+    let OwnerExit::Halted(HaltReason::TooManyDeadLetters { exceeded, offset, .. }) = exit else {
         panic!("{exit:?}");
     };
     assert_eq!((exceeded, offset), (DeadLetterLimitExceeded::Run(50), Offset(249)));
@@ -188,7 +184,7 @@ async fn records_of_a_lost_acknowledged_commit_are_folded_again() {
     owner.committed(200).await;
     store.lose_next_commit.store(true, Ordering::Relaxed);
     owner.send(&log, 400).await;
-    assert_eq!(owner.task.await.unwrap(), PartitionExit::CommitsLost);
+    assert_eq!(owner.task.await.unwrap(), OwnerExit::CommitsLost);
     // A second takeover is needed if person rows of the lost commit were written.
     let mut takeovers = 1;
     while !fold_whole_log(&store, &log).await {
@@ -207,7 +203,7 @@ async fn an_owner_of_a_retired_generation_gives_up_and_reports_no_loss() {
     owner.committed(200).await;
     store.inner.retire_partition(PARTITION).await.unwrap();
     owner.send(&log, 400).await;
-    assert_eq!(owner.task.await.unwrap(), PartitionExit::Retired);
+    assert_eq!(owner.task.await.unwrap(), OwnerExit::Retired);
     assert_eq!(store.inner.read_partition(PARTITION).await, Ok(None));
 }
 
@@ -219,7 +215,7 @@ async fn rows_ahead_of_the_totals_are_invalidated_and_people_are_replayed_from_t
     owner.send(&log, 300).await;
     owner.committed(300).await;
     owner.rows_committed(&store).await;
-    assert_eq!(owner.release().await, PartitionExit::Released);
+    assert_eq!(owner.release().await, OwnerExit::Released);
 
     // The state after the commit of 300..400 is lost but a row written behind it is not.
     let (person, _, shares) = &log.0[350];
@@ -235,7 +231,7 @@ async fn rows_ahead_of_the_totals_are_invalidated_and_people_are_replayed_from_t
 
     let owner = take_over(&store, &log, "next owner").await;
     assert!(owner.from > 0);
-    assert_eq!(owner.task.await.unwrap(), PartitionExit::CommitsLost);
+    assert_eq!(owner.task.await.unwrap(), OwnerExit::CommitsLost);
     assert!(fold_whole_log(&store, &log).await);
     assert_totals(&store, &log).await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine::metrics::EngineMetrics;
 use engine::partition::{
-    DeadLetterThresholds, Partition, PartitionDeps, PartitionExit, PartitionLimits,
+    DeadLetterThresholds, OwnerExit, PartitionDeps, PartitionLimits, PartitionOwner,
     PartitionProgress, PreparedPeople, check_log, claim,
 };
 use engine::publisher::Publisher;
@@ -34,7 +34,7 @@ pub struct TestOwner {
     /// The offset of the next record to send.
     pub from: u64,
     stop: CancellationToken,
-    pub task: JoinHandle<PartitionExit>,
+    pub task: JoinHandle<OwnerExit>,
     pub progress: Arc<PartitionProgress>,
     kept: Arc<Mutex<Option<PreparedPeople>>>,
 }
@@ -121,7 +121,7 @@ async fn start(
     };
     let (records, inbox) = mpsc::channel(4);
     let stop = CancellationToken::new();
-    let mut partition = Partition::new(PARTITION, stored, resume, claimed_at, deps);
+    let mut partition = PartitionOwner::new(PARTITION, stored, resume, claimed_at, deps);
     if let Some(people) = people {
         partition = partition.with_people(people);
     }
@@ -186,11 +186,11 @@ impl TestOwner {
     /// Releases the owner and returns the people that it keeps.
     pub async fn release_and_keep(self) -> Option<PreparedPeople> {
         let kept = Arc::clone(&self.kept);
-        assert_eq!(self.release().await, PartitionExit::Released);
+        assert_eq!(self.release().await, OwnerExit::Released);
         kept.lock().unwrap().take()
     }
 
-    pub async fn release(self) -> PartitionExit {
+    pub async fn release(self) -> OwnerExit {
         self.stop.cancel();
         self.task.await.unwrap()
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::partition::{Partition, PartitionDeps, PartitionProgress, check_log, claim};
+use engine::partition::{PartitionDeps, PartitionOwner, PartitionProgress, check_log, claim};
 use schemas::{PartitionId, Position};
 use storage::log::RecordBatch;
 use storage::store::PartitionRef;
@@ -137,7 +137,7 @@ async fn fold_shadow(process: Arc<Process>, id: PartitionRef) {
     let people = process.shadow_owners().register(id, stop.clone());
     let (records, inbox) = mpsc::channel(4);
     let from = resume.from;
-    let partition = Partition::new(id, stored, resume, Instant::now(), deps);
+    let partition = PartitionOwner::new(id, stored, resume, Instant::now(), deps);
     let run = partition.run_and_keep_people(inbox, stop);
     let ((_, kept), ()) = tokio::join!(run, feed(world, id.partition, from, records));
     if let Some(kept) = kept {

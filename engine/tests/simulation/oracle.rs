@@ -52,7 +52,8 @@ struct ExpectedTotals {
 
 impl ExpectedTotals {
     fn of_stored(totals: &BudgetTotals) -> Self {
-        let pending = totals.pending.as_ref().map(|pending| pending.changed_people().to_vec());
+        let pending =
+            totals.pending.as_ref().map(|pending| pending.changed_fingerprints().to_vec());
         Self {
             exact: BudgetTotals { pending: None, ..totals.clone() },
             shown: totals.clone().into_shown(),

@@ -170,7 +170,7 @@ impl<'d> Comparison<'d> {
                 Some(pending) => format!(
                     "{} people are shown and {} pending",
                     pending.people(),
-                    pending.changed_people().len()
+                    pending.changed_fingerprints().len()
                 ),
             };
             self.add(format!("{}, and {} by the log", describe(found), describe(log)));

@@ -1,6 +1,6 @@
 //! Why a shadow partition stops.
 
-use engine::partition::{ClaimError, HaltReason, PartitionExit};
+use engine::partition::{ClaimError, HaltReason, OwnerExit};
 use storage::log::ReadError;
 use storage::store::StoreError;
 
@@ -16,7 +16,7 @@ pub(super) enum ShadowError {
     #[error(transparent)]
     Halted(#[from] HaltReason),
     #[error(transparent)]
-    Exited(#[from] PartitionExit),
+    Exited(#[from] OwnerExit),
     #[error("its owner panicked")]
     OwnerPanicked,
 }

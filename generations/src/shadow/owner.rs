@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::partition::{PartitionExit, PartitionProgress};
+use engine::partition::{OwnerExit, PartitionProgress};
 use runtime::clock::now_ms;
 use schemas::{PartitionReport, Position};
 use storage::log::{LogReader, RecordBatch, RecordStream};
@@ -22,7 +22,7 @@ pub(super) const REPORT_INTERVAL_MS: u64 = 5_000;
 /// The running owner of a claimed partition.
 pub(super) struct OwnerTask {
     pub stop: CancellationToken,
-    pub task: JoinHandle<PartitionExit>,
+    pub task: JoinHandle<OwnerExit>,
 }
 
 impl OwnerTask {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use engine::metrics::PartitionMetrics;
 use engine::partition::{
-    Partition, PartitionDeps, PartitionExit, PartitionProgress, check_log, claim,
+    OwnerExit, PartitionDeps, PartitionOwner, PartitionProgress, check_log, claim,
 };
 use schemas::{GenerationRegistry, LogRef, Position, TotalsComparison};
 use storage::log::{DeadLetterWriter, LogBounds, LogReader, ReadError, RecordStream};
@@ -61,7 +61,7 @@ impl ShadowPartition {
                 owner.release().await;
             }
             let Some(Err(error)) = folding else { return self.leave_people() };
-            if matches!(error, ShadowError::Exited(PartitionExit::Released)) {
+            if matches!(error, ShadowError::Exited(OwnerExit::Released)) {
                 // The coordinator has taken the people, and folds the partition.
                 return stop.cancelled().await;
             }
@@ -247,7 +247,7 @@ impl ShadowPartition {
             dead_letters.drop_all();
         }
         let next = resume.from;
-        let owner = Partition::new(
+        let owner = PartitionOwner::new(
             *id,
             stored,
             resume,

@@ -66,7 +66,7 @@ impl FakeLog {
             *offset += 1;
             let other = earlier.decode(other.key.as_bytes(), &other.value).ok()?;
             if other.person == view.person && other.submission_id == view.submission_id {
-                return Some(match other.content_digest() == view.content_digest() {
+                return Some(match other.submission_digest() == view.submission_digest() {
                     true => AppendError::Repeated(address),
                     false => AppendError::IdReused,
                 });

@@ -25,7 +25,7 @@ pub struct PendingStep {
 
 impl PendingStep {
     /// Fingerprints of the people whose changes are pending.
-    pub fn changed_people(&self) -> &[u64] {
+    pub fn changed_fingerprints(&self) -> &[u64] {
         &self.changed_people
     }
 

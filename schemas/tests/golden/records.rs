@@ -101,13 +101,13 @@ fn the_digest_of_a_content_stays_the_same_and_a_record_has_that_of_its_submissio
     let allocation = Allocation::new(&[2_500, 7_500]).unwrap();
     let submission = submission(Action::Allocate(allocation));
     // The first 8 bytes of SHA-256 of sixteen bytes 07, then 09c4 1d4c.
-    assert_eq!(submission.content_digest(), 0xa4b1_9ffe_39d7_b463);
+    assert_eq!(submission.submission_digest(), 0xa4b1_9ffe_39d7_b463);
     let withdrawal = Submission { action: Action::Withdraw, ..submission.clone() };
     let mut decoder = RecordDecoder::default();
     for submission in [submission, withdrawal] {
         let record = encode_record(&submission);
         let record = decoder.decode(&[7; 16], &record).unwrap();
-        assert_eq!(record.content_digest(), submission.content_digest());
+        assert_eq!(record.submission_digest(), submission.submission_digest());
         assert_eq!(record.submission_id, submission.id);
     }
 }

@@ -8,15 +8,15 @@ use schemas::{BudgetId, BudgetTotals};
 use storage::store::{Checkpoint, Commit};
 use tokio::time::Instant;
 
-use super::Partition;
+use super::PartitionOwner;
 use crate::partition::commit::{CommitError, commit_with_dead_letters};
 use crate::partition::history::write_history;
-use crate::partition::{HaltReason, PartitionExit};
+use crate::partition::{HaltReason, OwnerExit};
 
 /// The checkpoint and the totals of a commit, and its result.
 pub(super) type CommitDone = (Checkpoint, Vec<(BudgetId, BudgetTotals)>, Result<(), CommitError>);
 
-impl Partition {
+impl PartitionOwner {
     pub(super) fn begin_commit(&mut self, now: Instant) -> BoxFuture<'static, CommitDone> {
         if self.all_rows_are_written() {
             self.folded.rows_position = self.folded.position;
@@ -55,24 +55,24 @@ impl Partition {
     /// Then a takeover has nothing to replay, however many records changed no person or arrived during a round.
     fn all_rows_are_written(&self) -> bool {
         let replayed = self.expected_record.is_none();
-        replayed && !self.rounds.is_running() && self.state.changed_people() == 0
+        replayed && !self.rounds.is_running() && self.state.changed_person_count() == 0
     }
 
     pub(super) fn end_commit(
         &mut self,
         (checkpoint, totals, result): CommitDone,
-    ) -> Result<(), PartitionExit> {
+    ) -> Result<(), OwnerExit> {
         match result {
             Ok(()) => {}
-            Err(CommitError::Fenced) => return Err(PartitionExit::Fenced),
-            Err(CommitError::Retired) => return Err(PartitionExit::Retired),
+            Err(CommitError::Fenced) => return Err(OwnerExit::Fenced),
+            Err(CommitError::Retired) => return Err(OwnerExit::Retired),
             Err(lost @ CommitError::CommitsLost { .. }) => {
                 tracing::error!(
                     partition = %self.id.partition,
                     reason = %lost,
                     "the store lost acknowledged commits, folding their records again",
                 );
-                return Err(PartitionExit::CommitsLost);
+                return Err(OwnerExit::CommitsLost);
             }
             Err(CommitError::Corrupt(reason)) => return Err(HaltReason::Invariant(reason).into()),
         }
@@ -90,7 +90,7 @@ impl Partition {
     }
 
     /// Commits what is folded but not committed, before the partition is released.
-    pub(super) async fn final_commit(&mut self) -> Result<(), PartitionExit> {
+    pub(super) async fn final_commit(&mut self) -> Result<(), OwnerExit> {
         if self.folded.position > self.committed.position {
             let done = self.begin_commit(Instant::now()).await;
             self.end_commit(done)?;

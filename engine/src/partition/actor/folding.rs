@@ -8,15 +8,15 @@ use storage::log::{DeadLetter, Record, RecordBatch};
 use storage::store::RecordFingerprint;
 use tokio::time::Instant;
 
-use super::Partition;
+use super::PartitionOwner;
 use crate::fold::{DeadLetterReason, FoldMode, FoldOutcome, HistoryFloor, InconsistentState};
 use crate::partition::pace::MAX_COMMIT_BYTES;
-use crate::partition::{HaltReason, PartitionExit, matches_fingerprint};
+use crate::partition::{HaltReason, OwnerExit, matches_fingerprint};
 
-impl Partition {
+impl PartitionOwner {
     /// Folds a batch's new records, and replays those that the totals already contain. A batch that changes more totals
     /// than fit into one commit is kept, and the rest of it is folded after the commit.
-    pub(super) fn fold(&mut self, batch: RecordBatch) -> Result<(), PartitionExit> {
+    pub(super) fn fold(&mut self, batch: RecordBatch) -> Result<(), OwnerExit> {
         let started = Instant::now();
         // The clock decides only what has expired, never what a point contains.
         self.state.set_history_floor(HistoryFloor::at(now_ms()));
@@ -34,7 +34,7 @@ impl Partition {
             }
             if Position(record.offset.0) != self.next_read {
                 let (expected, found) = (self.next_read, record.offset);
-                return Err(PartitionExit::LogGap { expected, found });
+                return Err(OwnerExit::LogGap { expected, found });
             }
             self.next_read = record.offset.next();
             if self.committed.position.includes(record.offset) {
@@ -123,7 +123,7 @@ impl Partition {
     }
 
     /// Replays a record that the totals already contain: brings people up to the totals' position.
-    fn replay(&mut self, record: Record<'_>) -> Result<(), PartitionExit> {
+    fn replay(&mut self, record: Record<'_>) -> Result<(), OwnerExit> {
         if !self.people_position.includes(record.offset) {
             self.state.fold(record, FoldMode::Replay).map_err(inconsistent)?;
         }

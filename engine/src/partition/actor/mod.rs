@@ -23,7 +23,7 @@ use super::dead_letter_limit::DeadLetterLimit;
 use super::pace::{Pace, Workload};
 use super::person_rows::{RoundStep, RowRounds, Slice, write_rows};
 use super::restore::{PreparedPeople, RestoreOutcome, restore_people};
-use super::{HaltReason, PartitionExit, PartitionLimits, PartitionProgress, ResumePoint};
+use super::{HaltReason, OwnerExit, PartitionLimits, PartitionProgress, ResumePoint};
 use crate::fold::{PartitionState, PeopleOrigin};
 use crate::metrics::PartitionMetrics;
 use crate::publisher::Publisher;
@@ -55,7 +55,7 @@ pub struct PartitionDeps {
 }
 
 /// A claimed partition and its owner's state.
-pub struct Partition {
+pub struct PartitionOwner {
     id: PartitionRef,
     epoch: Epoch,
     deps: PartitionDeps,
@@ -86,7 +86,7 @@ pub struct Partition {
     pace: Pace,
 }
 
-impl Partition {
+impl PartitionOwner {
     /// Creates the owner of a partition that was just claimed.
     pub fn new(
         id: PartitionRef,
@@ -135,16 +135,16 @@ impl Partition {
         mut self,
         mut records: mpsc::Receiver<RecordBatch>,
         stop: CancellationToken,
-    ) -> (PartitionExit, Option<PreparedPeople>) {
+    ) -> (OwnerExit, Option<PreparedPeople>) {
         // The totals are committed: readers need not wait until people are restored.
         self.publish_all();
         match self.restore(&stop).await {
             Ok(RestoreOutcome::Complete) => {}
-            Ok(RestoreOutcome::Stopped) => return (PartitionExit::Released, None),
+            Ok(RestoreOutcome::Stopped) => return (OwnerExit::Released, None),
             Ok(RestoreOutcome::RowAheadOfTotals) => {
-                return (self.invalidate_rows(PartitionExit::CommitsLost).await, None);
+                return (self.invalidate_rows(OwnerExit::CommitsLost).await, None);
             }
-            Err(reason) => return (PartitionExit::Halted(reason), None),
+            Err(reason) => return (OwnerExit::Halted(reason), None),
         }
         match self.fold_and_commit(&mut records, &stop).await {
             Ok(()) => {
@@ -153,9 +153,9 @@ impl Partition {
                     .expected_record
                     .is_none()
                     .then(|| PreparedPeople::kept(self.state, self.epoch, &self.committed));
-                (PartitionExit::Released, people)
+                (OwnerExit::Released, people)
             }
-            Err(lost @ PartitionExit::RowsLost(_)) => (self.invalidate_rows(lost).await, None),
+            Err(lost @ OwnerExit::RowsLost(_)) => (self.invalidate_rows(lost).await, None),
             Err(ended) => (ended, None),
         }
     }
@@ -164,7 +164,7 @@ impl Partition {
         &mut self,
         records: &mut mpsc::Receiver<RecordBatch>,
         stop: &CancellationToken,
-    ) -> Result<(), PartitionExit> {
+    ) -> Result<(), OwnerExit> {
         // Otherwise people are complete once the expected record is replayed.
         if self.expected_record.is_none() {
             self.check_people()?;
@@ -184,7 +184,7 @@ impl Partition {
             deps.metrics.restored(claimed_at.elapsed());
             tracing::info!(
                 partition = %id.partition,
-                people = state.people(),
+                people = state.person_count(),
                 elapsed_ms = claimed_at.elapsed().as_millis() as u64,
                 "person rows restored",
             );
@@ -196,7 +196,7 @@ impl Partition {
     ///
     /// A row that the store has lost, or an old one that it has brought back, would make the person's next submission
     /// add more than it subtracts, or forget the ids of the person's submissions.
-    fn check_people(&mut self) -> Result<(), PartitionExit> {
+    fn check_people(&mut self) -> Result<(), OwnerExit> {
         let is_replayed = self.committed.rows_position == Position::START && !self.is_prepared;
         let origin = if is_replayed { PeopleOrigin::Log } else { PeopleOrigin::Rows };
         let fault = match self.state.check_totals_match_people(origin) {
@@ -211,7 +211,7 @@ impl Partition {
                 reason = %fault,
                 "people in memory do not match the totals, reading their rows again",
             );
-            return Err(PartitionExit::PreparedPeopleDiffer(fault));
+            return Err(OwnerExit::PreparedPeopleDiffer(fault));
         }
         if self.committed.rows_position == Position::START {
             // Nobody was restored from a row: the totals themselves are wrong.
@@ -224,7 +224,7 @@ impl Partition {
             reason = %fault,
             "person rows do not match the totals: the store lost rows that it had acknowledged",
         );
-        Err(PartitionExit::RowsLost(fault))
+        Err(OwnerExit::RowsLost(fault))
     }
 
     /// Commits a checkpoint without valid person rows, then exits with `exit`. The next owner replays people from the
@@ -232,7 +232,7 @@ impl Partition {
     ///
     /// A row ahead of the totals has replaced the row that matched them, and a lost row is nowhere else: the rows can
     /// no longer restore people as of the totals' position.
-    async fn invalidate_rows(mut self, exit: PartitionExit) -> PartitionExit {
+    async fn invalidate_rows(mut self, exit: OwnerExit) -> OwnerExit {
         if self.log_start > Position::START {
             let (fault, log_start) = (exit.to_string(), self.log_start);
             return HaltReason::PeopleLost { fault, log_start }.into();
@@ -241,7 +241,7 @@ impl Partition {
         let done = self.commit_folded(Instant::now()).await;
         match self.end_commit(done) {
             // Rows that vanished with their generation are not lost.
-            Err(PartitionExit::Retired) => PartitionExit::Retired,
+            Err(OwnerExit::Retired) => OwnerExit::Retired,
             ended => {
                 self.deps.metrics.rows_invalidated();
                 ended.err().unwrap_or(exit)
@@ -260,7 +260,7 @@ impl Partition {
         &mut self,
         records: &mut mpsc::Receiver<RecordBatch>,
         stop: &CancellationToken,
-    ) -> Result<(), PartitionExit> {
+    ) -> Result<(), OwnerExit> {
         let mut committing: Option<BoxFuture<'static, CommitDone>> = None;
         let mut writing: Option<BoxFuture<'static, Result<(), HaltReason>>> = None;
         let mut permit = CommitPermit::new(Arc::clone(&self.deps.commit_permits));
@@ -317,7 +317,7 @@ impl Partition {
             changed_bytes: self.state.changed_bytes(),
             unread: self.deps.progress.high().0.saturating_sub(folded.0),
             replay: folded.0 - self.folded.rows_position.0,
-            people_changed: self.state.changed_people() > 0,
+            people_changed: self.state.changed_person_count() > 0,
         }
     }
 

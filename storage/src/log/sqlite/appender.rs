@@ -189,7 +189,7 @@ fn insert_records(
                 && let Some(submission) = &submission
                 && let Some(first) = submission_index::find(transaction, submission)?
             {
-                return Ok(Err(match first.digest == submission.content_digest() {
+                return Ok(Err(match first.digest == submission.submission_digest() {
                     true => AppendError::Repeated(first.address),
                     false => AppendError::IdReused,
                 }));

@@ -157,7 +157,8 @@ pub(super) fn insert(
     if record.generated_id {
         return Ok(());
     }
-    let (id, digest) = (record.submission_id.0.as_bytes(), record.content_digest().cast_signed());
+    let (id, digest) =
+        (record.submission_id.0.as_bytes(), record.submission_digest().cast_signed());
     let (partition, offset) = (address.partition.0, address.offset.0.cast_signed());
     let inserted = transaction
         .prepare_cached(
