@@ -14,6 +14,10 @@ const MIN_STATISTICS_INTERVAL_MS: u32 = 100;
 const MIN_TAIL_STATISTICS_INTERVAL_MS: u32 = 1_000;
 const STATISTICS_INTERVAL_MS_EACH_PARTITION: u32 = 4;
 
+/// Up to so many partitions, a fetch is answered as soon as there is a record.
+const FETCHED_AT_ONCE_PARTITIONS: u32 = 128;
+const FETCH_MIN_BYTES_EACH_PARTITION: u32 = 64;
+
 /// The context of a consumer that is polled all the time.
 #[derive(Default)]
 pub(super) struct TailContext {
@@ -53,6 +57,18 @@ pub(super) fn create_tail_consumer(
 /// microseconds each. So it is four seconds at 1,024 partitions.
 pub(super) fn statistics_interval_ms(partitions: PartitionCount) -> u32 {
     MIN_STATISTICS_INTERVAL_MS.max(partitions.get() * STATISTICS_INTERVAL_MS_EACH_PARTITION)
+}
+
+/// Returns how many bytes a broker waits for before it answers a fetch, at most for `fetch.wait.max.ms`.
+///
+/// A fetch names every partition that the member has on the broker, and costs the broker some microseconds for each. With
+/// few partitions each new record is answered at once. With many, the broker would read all of them for each record.
+pub(super) fn fetch_min_bytes(partitions: PartitionCount) -> u32 {
+    if partitions.get() <= FETCHED_AT_ONCE_PARTITIONS {
+        1
+    } else {
+        partitions.get() * FETCH_MIN_BYTES_EACH_PARTITION
+    }
 }
 
 fn reader_config(config: &KafkaConfig, log: &LogRef) -> ClientConfig {

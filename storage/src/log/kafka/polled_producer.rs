@@ -18,8 +18,10 @@ use super::seal::is_sealed_rejection;
 use super::{KafkaConfig, Rebootstrap};
 use crate::log::AppendError;
 
-/// How long the polling thread waits for an acknowledgement.
-const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long the polling thread handles acknowledgements before it looks whether the producer was dropped.
+///
+/// Long, since rdkafka spins in the last millisecond: it waits whole milliseconds.
+const POLL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// librdkafka's timeout as a multiple of ours. Only records whose caller was dropped can get that old.
 const LIBRDKAFKA_TIMEOUT_FACTOR: u32 = 20;

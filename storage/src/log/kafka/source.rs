@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
-use schemas::{LogRef, Offset, PartitionId, Position};
+use schemas::{LogRef, Offset, PartitionCount, PartitionId, Position};
 use tokio_util::sync::CancellationToken;
 
 use buffers::Buffers;
@@ -20,7 +20,7 @@ use buffers::Buffers;
 use super::bounds::KafkaBounds;
 use super::cluster::log_identity;
 use super::connection_watch::ConnectionWatch;
-use super::consumer::statistics_interval_ms;
+use super::consumer::{fetch_min_bytes, statistics_interval_ms};
 use super::keep_awake::keep_awake;
 use super::rebalance::{MemberPartitions, RebalanceContext};
 use super::topic_error::TopicError;
@@ -53,7 +53,13 @@ const HEARTBEAT_INTERVAL_MS: &str = "100";
 /// every member, one to release it and one to take it over; without frequent metadata the second join would be late.
 /// This is also the timer at which librdkafka checks whether a heartbeat is due: the next slower one fires twice a
 /// second.
-const METADATA_INTERVAL_MS: &str = "100";
+const MIN_METADATA_INTERVAL_MS: u32 = 100;
+/// Metadata name every partition of the topic, so that they come less often where there are many: after 512 ms at 1,024.
+const PARTITIONS_EACH_METADATA_MS: u32 = 2;
+
+fn metadata_interval_ms(partitions: PartitionCount) -> u32 {
+    MIN_METADATA_INTERVAL_MS.max(partitions.get() / PARTITIONS_EACH_METADATA_MS)
+}
 
 /// A member of the processors' consumer group.
 pub struct KafkaSource {
@@ -97,10 +103,14 @@ impl KafkaSource {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
             .set("statistics.interval.ms", statistics_interval_ms(log.partitions).to_string())
-            .set("topic.metadata.refresh.interval.ms", METADATA_INTERVAL_MS)
+            .set(
+                "topic.metadata.refresh.interval.ms",
+                metadata_interval_ms(log.partitions).to_string(),
+            )
             // By default three times the metadata interval.
             .set("metadata.max.age.ms", "900000")
             .set("fetch.wait.max.ms", "100")
+            .set("fetch.min.bytes", fetch_min_bytes(log.partitions).to_string())
             .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", "16384")
             .create_with_context(context)?;
