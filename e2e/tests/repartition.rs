@@ -82,7 +82,7 @@ fn a_log_under_load_is_moved_to_more_and_then_to_fewer_partitions_and_all_is_cou
         expect_refusal(&operator, &["generations", "cancel"], "`processor repartition --cancel`")
             .await?;
         let output = operator.run(&["repartition", "--cancel"], COMMAND_TIMEOUT).await?;
-        ensure!(output.contains("generation=2 given up"), "{output}");
+        ensure!(output.contains("generation=2 cancelled"), "{output}");
         load.wait_for_acknowledgements(100).await?;
 
         stack.ingests[1].process.signal(Signal::Stop)?;
@@ -222,7 +222,7 @@ fn a_repartition_whose_command_dies_during_the_cutover_is_cancelled_and_submissi
         expect_refusal(&operator, again, "generation 2 is already being built").await?;
         ensure!(stack.kafka.ends(&stack.topic).await? == ends, "the sealed log accepted records");
         let output = operator.run(&["repartition", "--cancel"], COMMAND_TIMEOUT).await?;
-        ensure!(output.contains("generation=2 given up"), "{output}");
+        ensure!(output.contains("generation=2 cancelled"), "{output}");
         load.wait_for_acknowledgements(300).await?;
         let ledger = load.stop().await?;
         watch.stop().await?;

@@ -31,7 +31,7 @@ impl CompleteFences {
         self.get(budget, term).is_some()
     }
 
-    /// Whether it had, and the totals need not be read again now.
+    /// Whether the fence is complete, and the totals were read so lately that they need not be read again.
     pub fn is_current(&self, budget: &Budget, term: Term, now: Instant) -> bool {
         let read_at = self.get(budget, term).and_then(|complete| complete.read_at);
         read_at.is_some_and(|read_at| now.duration_since(read_at) < RECHECK_INTERVAL)

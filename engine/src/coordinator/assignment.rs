@@ -159,7 +159,7 @@ impl Assignment {
             rows_position = %stored.checkpoint.rows_position,
             log_end = %bounds.high,
             replay_from = %resume.from,
-            people = source,
+            people_source = source,
             elapsed_ms = began.elapsed().as_millis() as u64,
             "partition claimed",
         );

@@ -82,11 +82,11 @@ impl PartitionState {
         }
     }
 
-    /// Checks that every budget's totals are the sum of its people's current shares, and its people those that the
-    /// totals were committed with. Totals of earlier releases do not say the latter, and do from now on.
+    /// Checks that each budget's totals are the sum of its people's current shares, and that the digests of both match.
+    /// Totals of earlier releases have no digests, and get them here.
     ///
     /// # Errors
-    /// The first budget of which one is not so.
+    /// The first budget that does not match.
     pub fn check_totals_match_people(
         &mut self,
         origin: PeopleOrigin,

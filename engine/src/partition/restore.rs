@@ -92,7 +92,7 @@ impl PreparedPeople {
     /// record between them and the checkpoint is in the log, and is replayed.
     ///
     /// # Errors
-    /// When they are not, or may not be.
+    /// When the prepared people may not belong to the claimed checkpoint.
     pub fn under_claim(
         mut self,
         stored: &StoredPartition,

@@ -56,13 +56,13 @@ pub enum ReplayError {
     /// It was refused. Final.
     #[error(transparent)]
     Refused(#[from] ReplayRefusal),
-    /// Retryable: the attempt can be resumed.
+    /// The journal cannot be read. Retryable: the attempt can be resumed.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// As above.
+    /// The append failed, or its outcome is unknown. Retryable.
     #[error(transparent)]
     Append(#[from] AppendError),
-    /// As above.
+    /// The store cannot be read or written. Retryable.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

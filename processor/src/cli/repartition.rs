@@ -155,11 +155,11 @@ async fn repartition_with_progress(
 
 async fn cancel(storage: &StorageConfig) -> Result<String, RepartitionCommandError> {
     match repartition::cancel(&deps(storage).await?).await? {
-        CancelOutcome::Cancelled(generation, topic) => {
-            Ok(format!("REPARTITION generation={generation} given up; submissions go to {topic}\n"))
-        }
+        CancelOutcome::Cancelled(generation, topic) => Ok(format!(
+            "REPARTITION generation={generation} cancelled; submissions go to {topic}\n"
+        )),
         CancelOutcome::AlreadyActive(generation) => {
-            Ok(format!("REPARTITION generation={generation} answers already\n"))
+            Ok(format!("REPARTITION generation={generation} is active already\n"))
         }
         CancelOutcome::Unsealed(topic) => {
             Ok(format!("REPARTITION submissions go to {topic} again\n"))

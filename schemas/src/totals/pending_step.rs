@@ -60,9 +60,8 @@ impl PendingStep {
 }
 
 impl BudgetTotals {
-    /// Keeps what is shown while what a person adds to the totals changes, by a record with this publish step. Call it
-    /// before the change is in the totals; `is_first` says that it is the first allocation, whose categories the totals
-    /// have already.
+    /// Starts the pending step, or extends it by one changed person, for a record with this publish step. Call it before
+    /// the change is applied to the totals. `is_first`: it is the budget's first allocation, so nothing was shown before.
     ///
     /// The largest step of all records holds: a record of a release that stamps none must not show what others hold
     /// back.

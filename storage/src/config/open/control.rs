@@ -35,7 +35,7 @@ impl StorageConfig {
         }
     }
 
-    /// Creates the control topic if it does not exist. Without it, it is never loaded.
+    /// Creates the control topic if it does not exist. A control topic that does not exist never becomes loaded.
     ///
     /// # Errors
     /// If Kafka is unreachable, or the topic has an unexpected partition count.

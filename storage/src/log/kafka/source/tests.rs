@@ -149,3 +149,13 @@ fn statistics_come_ten_times_a_second_from_few_partitions_and_cost_as_little_of_
     assert_eq!([1, 12, 25].map(interval_ms), [100; 3]);
     assert_eq!([100, 1_024].map(interval_ms), [400, 4_096]);
 }
+
+#[test]
+fn a_log_of_many_partitions_is_fetched_and_described_less_often() {
+    let of = |count| {
+        let partitions = PartitionCount::new(count).unwrap();
+        (fetch_min_bytes(partitions), metadata_interval_ms(partitions))
+    };
+    assert_eq!([1, 12, 128].map(of), [(1, 100); 3]);
+    assert_eq!(of(1_024), (65_536, 512));
+}
