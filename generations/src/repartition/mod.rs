@@ -37,7 +37,7 @@
 //! | `copy` | copying the records |
 //! | `compare` | differences between the generations of the two logs |
 //! | `cancel` | cancelling, and unsealing the old topic |
-//! | `active_log_announcer` | publishing the active log by the registry |
+//! | `active_log_announcer` | announcing the active log by the registry |
 //! | `progress`, `error`, `deps` | progress and outcome, errors, dependencies |
 //!
 //! [`begin_on_new_log`]: crate::registry::begin_on_new_log

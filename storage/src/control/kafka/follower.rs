@@ -159,7 +159,7 @@ struct AppliedRecords {
 }
 
 impl AppliedRecords {
-    /// Notes a record. Returns whether it is read for the first time.
+    /// Records that a record was read. Returns whether it was for the first time.
     fn is_first_read(&mut self, offset: i64) -> bool {
         let is_first = offset >= self.next;
         self.next = self.next.max(offset.saturating_add(1));

@@ -76,29 +76,15 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use schemas::PartitionCount;
     use tokio::sync::Notify;
 
     use super::*;
-
-    fn config() -> KafkaConfig {
-        KafkaConfig {
-            brokers: "127.0.0.1:9".into(),
-            topic: "submissions".into(),
-            control_topic: "definitions".into(),
-            partitions: PartitionCount::new(2).unwrap(),
-            replication_factor: 1,
-            group: "group".into(),
-            session_timeout: Duration::from_secs(6),
-            delivery_timeout: Duration::from_millis(800),
-            linger: Duration::from_millis(1),
-        }
-    }
+    use crate::log::kafka::test_config::config;
 
     #[tokio::test]
     async fn requests_that_hang_are_given_up_and_bounded_in_number() {
         static THREADS: Semaphore = Semaphore::const_new(2);
-        let config = config();
+        let config = config("127.0.0.1:9".into());
         let (end, hung) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
         let hang = || {
             let (end, hung) = (Arc::clone(&end), Arc::clone(&hung));

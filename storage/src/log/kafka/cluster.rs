@@ -95,31 +95,16 @@ pub(super) async fn log_identity(config: &KafkaConfig) -> Result<LogIdentity, To
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::time::Duration;
-
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::DefaultProducerContext;
 
     use super::*;
-
-    fn config(cluster: &MockCluster<'_, DefaultProducerContext>) -> KafkaConfig {
-        KafkaConfig {
-            brokers: cluster.bootstrap_servers(),
-            topic: "submissions".into(),
-            control_topic: "definitions".into(),
-            partitions: PartitionCount::new(2).unwrap(),
-            replication_factor: 1,
-            group: "group".into(),
-            session_timeout: Duration::from_secs(6),
-            delivery_timeout: Duration::from_millis(800),
-            linger: Duration::from_millis(1),
-        }
-    }
+    use crate::log::kafka::test_config::config;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn the_topics_of_repartitions_are_found_without_the_first_one() {
         let cluster: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).unwrap();
-        assert_eq!(later_logs(&config(&cluster)).await, Ok(Vec::new()));
+        assert_eq!(later_logs(&config(cluster.bootstrap_servers())).await, Ok(Vec::new()));
         let topics = [
             "submissions-2",
             "submissions-10",
@@ -136,7 +121,10 @@ mod tests {
             topic: format!("submissions-{number}"),
             partitions: PartitionCount::new(partitions).unwrap(),
         };
-        assert_eq!(later_logs(&config(&cluster)).await, Ok(vec![later(10, 4), later(2, 3)]));
+        assert_eq!(
+            later_logs(&config(cluster.bootstrap_servers())).await,
+            Ok(vec![later(10, 4), later(2, 3)])
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -158,7 +146,7 @@ mod tests {
             }
             cluster.create_topic("another program's", 1, 1).unwrap();
             assert_eq!(
-                brokers_without_replicas(&config(&cluster)).await,
+                brokers_without_replicas(&config(cluster.bootstrap_servers())).await,
                 Ok(expected),
                 "{brokers} brokers, {replicas:?}"
             );

@@ -18,6 +18,8 @@ mod rebootstrap;
 mod seal;
 mod source;
 mod tail;
+#[cfg(test)]
+mod test_config;
 mod topic_error;
 mod topic_migration;
 mod topic_migration_error;

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
-use schemas::PartitionCount;
 use tokio::task::JoinHandle;
 
 use super::recovery::{NO_PROBE, PROBE_TIMEOUT};
 use super::*;
+use crate::log::kafka::test_config::{DELIVERY_TIMEOUT, config};
 
 const TOPIC: &str = "submissions";
-const DELIVERY_TIMEOUT: Duration = Duration::from_millis(800);
 /// Not to be reached: the other partition, and refusals.
 const AT_ONCE: Duration = Duration::from_millis(400);
 
@@ -23,20 +22,6 @@ fn cluster() -> MockCluster<'static, DefaultProducerContext> {
     cluster.partition_leader(TOPIC, 0, Some(1)).unwrap();
     cluster.partition_leader(TOPIC, 1, Some(2)).unwrap();
     cluster
-}
-
-fn config(brokers: String) -> KafkaConfig {
-    KafkaConfig {
-        brokers,
-        topic: TOPIC.into(),
-        control_topic: "definitions".into(),
-        partitions: PartitionCount::new(2).unwrap(),
-        replication_factor: 1,
-        group: "group".into(),
-        session_timeout: Duration::from_secs(6),
-        delivery_timeout: DELIVERY_TIMEOUT,
-        linger: Duration::from_millis(1),
-    }
 }
 
 async fn send(producer: &Arc<IdempotentProducer>, partition: u32) -> Result<Offset, AppendError> {
