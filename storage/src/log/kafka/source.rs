@@ -6,9 +6,10 @@
 mod buffers;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
@@ -49,6 +50,9 @@ const ADVISORY_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 const FULL_ADVISORY_COMMIT_INTERVAL: Duration = Duration::from_secs(10);
 /// Members learn of a rebalance from the response to a heartbeat.
 const HEARTBEAT_INTERVAL_MS: &str = "100";
+/// Longest time between two polls. It also bounds how long a member waits for the answer to a join, which a network may have
+/// lost, and how long the group waits for a member that does not join. Longer than a hand-over, during which none polls.
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(45);
 /// librdkafka joins at most once a second, except after a metadata response. Moving a partition takes two joins of
 /// every member, one to release it and one to take it over; without frequent metadata the second join would be late.
 /// This is also the timer at which librdkafka checks whether a heartbeat is due: the next slower one fires twice a
@@ -92,6 +96,7 @@ impl KafkaSource {
             connections: ConnectionWatch::default(),
         };
         let session_timeout_ms = self.config.session_timeout.as_millis().to_string();
+        let max_poll_interval = MAX_POLL_INTERVAL.max(self.config.session_timeout);
         let consumer: BaseConsumer<RebalanceContext<'h>> = self
             .config
             .client()
@@ -99,6 +104,7 @@ impl KafkaSource {
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", session_timeout_ms)
             .set("heartbeat.interval.ms", HEARTBEAT_INTERVAL_MS)
+            .set("max.poll.interval.ms", max_poll_interval.as_millis().to_string())
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
