@@ -6,6 +6,7 @@
 mod running;
 
 use std::cell::Cell;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -161,6 +162,30 @@ fn the_first_start_makes_a_token_without_which_nobody_is_an_administrator() {
     drop(running);
     // The next start keeps it.
     assert_eq!(start(data.path()).authorization(), token);
+}
+
+/// Requests a URL with a command that ends with `curl`, and returns the status.
+fn status_by(mut curl: Command, url: &str) -> String {
+    let output = curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", url]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A proxy on this machine may add no header to the requests of everybody, as nginx does since 1.29.7.
+#[test]
+fn a_client_of_another_account_is_not_one_of_the_same_machine() {
+    let data = TempDir::new().unwrap();
+    let running = start(data.path());
+    let metrics = format!("{}/metrics", running.url);
+    let of_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "curl"];
+    let is_root = data.path().metadata().unwrap().uid() == 0;
+    let mut curl_of_nobody = Command::new(if is_root { "env" } else { "sudo" });
+    if !is_root {
+        curl_of_nobody.arg("-n");
+    }
+    curl_of_nobody.args(of_nobody);
+    assert_eq!(status_by(Command::new("curl"), &metrics), "200");
+    assert_eq!(status_by(curl_of_nobody, &metrics), "403");
 }
 
 #[test]

@@ -156,7 +156,9 @@ pub fn router_for(
                 let (parts, _) = request.into_parts();
                 if metrics_readers == MetricsReaders::SameMachine && !is_local(&parts) {
                     return Problem::new(ProblemKind::Forbidden)
-                        .detail("metrics are for clients on the same machine")
+                        .detail(
+                            "metrics are for clients on the same machine and of the same account",
+                        )
                         .into_response();
                 }
                 let text = [(CONTENT_TYPE, prometheus::TEXT_FORMAT)];

@@ -33,8 +33,8 @@ impl Refusal {
         };
         match self {
             Self::NotLocal => Problem::new(ProblemKind::Forbidden).detail(
-                "no administrator tokens are configured, so only clients on the server's machine are allowed, and no \
-                 proxy; configure `admin.tokens_file` to allow others",
+                "no administrator tokens are configured, so only clients on the server's machine and of its account are \
+                 allowed, and no proxy; configure `admin.tokens_file` to allow others",
             ),
             // RFC 6750 section 3.1: no error code if the request has no credentials.
             Self::NoToken => unauthorized(

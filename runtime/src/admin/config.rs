@@ -11,7 +11,8 @@ settings! {
     #[derive(Debug, Clone)]
     pub struct AdminConfig {
         /// File with one administrator or service per line, `NAME ROLE sha256:HEX`, reloaded when it changes. If empty,
-        /// only clients on the same machine are administrators; `allocator run` makes a file of its own instead.
+        /// only clients on the same machine and of the same account are administrators; `allocator run` makes a file of
+        /// its own instead.
         pub tokens: Option<TokensFile> = "admin.tokens_file", default "",
             unit "path", parse tokens_file::read;
         /// Maximum requests of one administrator per minute and process; further ones are answered 429.

@@ -8,6 +8,8 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderName, Version};
 
+use crate::client::PeerAccount;
+
 /// Headers that only a proxy adds, besides those of `PROXY_PREFIXES`.
 const PROXY_HEADERS: [&str; 9] = [
     "x-real-ip",
@@ -33,14 +35,15 @@ const PROXY_PREFIXES: [&str; 8] = [
     "wl-proxy-",
 ];
 
-/// Whether the client is on this machine. A client behind a proxy, or a web page of another site, is not.
+/// Whether the client is on this machine, under the account of this process. A client behind a proxy, or a web page of
+/// another site, is not.
 ///
-/// A proxy on this machine that adds no header cannot be recognized, so this is for development only.
+/// A proxy on this machine under the same account that adds no header cannot be recognized.
 pub(crate) fn is_local(request: &Parts) -> bool {
     let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
     let headers = &request.headers;
     peer.is_some_and(|peer| is_loopback(peer.0.ip()))
-        // Clients send HTTP/1.1; nginx sends HTTP/1.0 by default.
+        // Clients send HTTP/1.1; nginx before 1.29.7 sends HTTP/1.0 by default.
         && request.version > Version::HTTP_10
         && !headers.keys().any(is_of_proxy)
         // A page of another site in a local browser can send requests too; these headers then name that site.
@@ -52,6 +55,8 @@ pub(crate) fn is_local(request: &Parts) -> bool {
             let authority = origin.strip_prefix(b"http://").or(origin.strip_prefix(b"https://"));
             authority.is_some_and(names_this_machine)
         })
+        // A request without a connection is this process's own. Last, since the kernel is asked.
+        && request.extensions.get().is_none_or(PeerAccount::is_own)
 }
 
 fn is_of_proxy(name: &HeaderName) -> bool {

@@ -4,12 +4,14 @@
 //! client is, the credentials of the request decide elsewhere.
 
 mod network;
+mod peer_account;
 mod prefix;
 mod trusted_proxies;
 
 use std::net::IpAddr;
 
 pub use network::ClientNetwork;
+pub(crate) use peer_account::PeerAccount;
 pub use prefix::RoutedPrefix;
 pub use trusted_proxies::TrustedProxies;
 

@@ -4,7 +4,9 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::client::{ClientNetwork, TrustedProxies};
 
@@ -39,7 +41,7 @@ impl AddressSlots {
             return Ok(AddressSlot(None));
         }
         let network = ClientNetwork::from(peer);
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         let of_address = open.get(&network).copied().unwrap_or_default();
         if of_address >= self.max_per_address {
             return Err(AddressIsFull);
@@ -47,16 +49,12 @@ impl AddressSlots {
         open.insert(network, of_address + 1);
         Ok(AddressSlot(Some((Arc::clone(self), network))))
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<ClientNetwork, usize>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for AddressSlot {
     fn drop(&mut self) {
         let Some((slots, network)) = &self.0 else { return };
-        let mut open = slots.lock();
+        let mut open = slots.open.lock();
         match open.get_mut(network) {
             Some(of_address) if *of_address > 1 => *of_address -= 1,
             _ => {
@@ -89,7 +87,7 @@ mod tests {
         occupy(&slots, "192.0.2.2").unwrap();
         drop(first);
         occupy(&slots, "192.0.2.1").unwrap();
-        assert_eq!(slots.lock().len(), 1, "addresses without connections are forgotten");
+        assert_eq!(slots.open.lock().len(), 1, "addresses without connections are forgotten");
     }
 
     #[test]
@@ -104,6 +102,6 @@ mod tests {
     fn trusted_proxies_have_no_maximum() {
         let slots = slots(1);
         let held: Vec<_> = (0..10).map(|_| occupy(&slots, "10.1.2.3").unwrap()).collect();
-        assert!(held.len() == 10 && slots.lock().is_empty());
+        assert!(held.len() == 10 && slots.open.lock().is_empty());
     }
 }

@@ -2,8 +2,10 @@
 //! batch before a person's own submission. One client may hold a part of it, so that it starves nobody else.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::client::ClientNetwork;
 
@@ -53,7 +55,7 @@ impl BodyMemory {
         if !client.is_known() {
             return Ok(());
         }
-        let mut clients = self.lock();
+        let mut clients = self.held_bytes.lock();
         let held = clients.get(&client).copied().unwrap_or_default().saturating_add(bytes);
         if held > self.max_client_bytes {
             return Err(MemoryFull::OfClient);
@@ -75,17 +77,13 @@ impl BodyMemory {
         if !client.is_known() || bytes == 0 {
             return;
         }
-        let mut clients = self.lock();
+        let mut clients = self.held_bytes.lock();
         match clients.get_mut(&client) {
             Some(held) if *held > bytes => *held -= bytes,
             _ => {
                 clients.remove(&client);
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<ClientNetwork, usize>> {
-        self.held_bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,7 +147,7 @@ mod tests {
         drop(first);
         second.grow(600).unwrap();
         drop(second);
-        assert!(memory.lock().is_empty(), "clients without bodies are forgotten");
+        assert!(memory.held_bytes.lock().is_empty(), "clients without bodies are forgotten");
         assert_eq!(memory.free_bytes.load(Ordering::Relaxed), 8_000);
     }
 

@@ -27,7 +27,7 @@ use tower::Service;
 
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::stream::ClientStream;
-use crate::client::TrustedProxies;
+use crate::client::{PeerAccount, TrustedProxies};
 use crate::problem::{MEDIA_TYPE, Problem, ProblemKind};
 use crate::telemetry::ACCESS;
 
@@ -49,12 +49,13 @@ pub(super) fn protocol(header_timeout: Duration) -> http1::Builder {
     protocol
 }
 
-/// Passes requests to the router, with the peer's address as `ConnectInfo<SocketAddr>`, and the client as the trusted
-/// proxies name it.
+/// Passes requests to the router, with the peer's address as `ConnectInfo<SocketAddr>`, its account if it is on this
+/// machine, and the client as the trusted proxies name it.
 #[derive(Debug, Clone)]
 pub(super) struct RouterService {
     pub(super) router: Router,
     pub(super) peer: SocketAddr,
+    pub(super) peer_account: PeerAccount,
     pub(super) trusted_proxies: Arc<TrustedProxies>,
 }
 
@@ -69,6 +70,7 @@ impl hyper::service::Service<Request<Incoming>> for RouterService {
             false => Body::new(body),
         });
         request.extensions_mut().insert(ConnectInfo(self.peer));
+        request.extensions_mut().insert(self.peer_account.clone());
         self.trusted_proxies.note_client_of(&mut request);
         let adapt: fn(Response) -> Response = without_length_of_nothing;
         self.router.clone().call(request).map_ok(adapt)

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes, HttpBody};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use super::body_memory::{MemoryFull, Reservation};
@@ -72,7 +73,7 @@ impl BodyMonitor {
 
     /// Takes the rest of a body that the handler has dropped.
     pub(super) fn take_unread(&self) -> Option<Body> {
-        self.unread.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.unread.lock().take()
     }
 
     fn set(&self, state: BodyState) {
@@ -157,7 +158,7 @@ impl Drop for LimitedBody {
             && !self.inner.is_end_stream()
         {
             let rest = std::mem::replace(&mut self.inner, Body::empty());
-            *self.monitor.unread.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
+            *self.monitor.unread.lock() = Some(rest);
         }
     }
 }

@@ -16,7 +16,7 @@ use super::HttpConfig;
 use super::address_slots::AddressSlots;
 use super::connection::{self, RouterService};
 use super::stream::{ClientStream, ConnectionSlot};
-use crate::client::TrustedProxies;
+use crate::client::{PeerAccount, TrustedProxies};
 use crate::metrics::{ConnectionMetrics, Metrics, MetricsError};
 use crate::open_files;
 
@@ -167,6 +167,7 @@ impl Server {
         self.metrics.accepted.inc();
         // Responses are written whole, so Nagle's algorithm would only delay them. A failure is harmless.
         let _ = tcp.set_nodelay(true);
+        let peer_account = PeerAccount::new(tcp.local_addr().ok(), peer);
         let tracked = self.connections.token();
         let slot = ConnectionSlot::occupy(&self.metrics.open, permit, address_slot, tracked);
         self.connections.spawn(connection::serve(
@@ -175,6 +176,7 @@ impl Server {
             RouterService {
                 router: self.router.clone(),
                 peer,
+                peer_account,
                 trusted_proxies: Arc::clone(&self.trusted_proxies),
             },
             // Child tokens, so that connections do not contend for one lock at every poll.

@@ -170,7 +170,8 @@ settings! {
         sqlite_dir: PathBuf = "sqlite.dir", default "./data",
             unit "path", parse parse::path;
         /// Size of what is in the embedded log's file from which on submissions are answered 503, instead of filling
-        /// the disk. A submission takes about 100 bytes; `allocator archive --trim` makes room.
+        /// the disk. A submission takes about 100 bytes; `allocator archive --trim` makes room, but the id that
+        /// a client has chosen stays, at about 120 bytes.
         sqlite_max_log_bytes: u64 = "sqlite.max_log_bytes", default "8589934592",
             unit "bytes", parse parse::positive_u64;
         /// File of at least 32 bytes, the secret with which person ids are hashed. Every `ingest` and `api` must share
