@@ -68,15 +68,6 @@ impl Authorizer {
         })
     }
 
-    /// Checks whether the client may try a one-time code. A try that it may not make would cost the owner of the code
-    /// one of few.
-    ///
-    /// # Errors
-    /// When its address has failed too often.
-    pub fn check_one_time_code_try(&self, presented: &PresentedCredentials) -> Result<(), Problem> {
-        self.authenticator.check_failures(presented)
-    }
-
     /// Returns the problem of a one-time code that is not right, whatever the reason. It counts as a failure of the
     /// client's address.
     pub fn refuse_one_time_code(&self, presented: &PresentedCredentials) -> Problem {

@@ -28,6 +28,8 @@ end
 redis.call("LPUSH", KEYS[2], string.format("%.0f", now))
 redis.call("LTRIM", KEYS[2], 0, most - 1)
 redis.call("PEXPIRE", KEYS[2], longest)
+-- With the tries that clients had of the earlier code.
+redis.call("DEL", KEYS[1])
 redis.call("HSET", KEYS[1], "code", ARGV[1], "tries", ARGV[3])
 redis.call("PEXPIRE", KEYS[1], ARGV[2])
 return 1

@@ -9,6 +9,9 @@ pub const CODE_LIFETIME: Duration = Duration::from_secs(10 * 60);
 /// Wrong tries after which a one-time code is void.
 pub const MAX_CODE_TRIES: u32 = 5;
 
+/// How many of them one client has, so that no single one voids the codes of others.
+pub const MAX_CODE_TRIES_OF_CLIENT: u32 = 3;
+
 /// How many mails one mailbox gets, over all budgets.
 pub const MAIL_LIMITS: [MailLimit; 2] = [
     MailLimit { mails: 3, window: Duration::from_secs(10 * 60) },

@@ -11,12 +11,13 @@ mod sqlite_log;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use contract::log::{Owner, PARTITIONS, RunningSource, append, as_read, record};
 use contract::wait::{TEST_TIMEOUT, until};
 use contract::{build, cache, definitions, idempotency, jobs, limits, log, one_time_codes, store};
+use parking_lot::Mutex;
 use runtime::limits::LocalCounters;
 use rusqlite::Connection;
 use schemas::job::{self, JobId, JobTransitionError};
@@ -271,9 +272,9 @@ mod memory_one_time_codes {
         let holder = one_time_codes::new_holder();
         let code = one_time_codes::issue(&codes, &holder).await;
         tokio::time::advance(CODE_LIFETIME - Duration::from_secs(1)).await;
-        assert_eq!(codes.redeem(&holder, &one_time_codes::new_hash()).await, Ok(false));
+        assert_eq!(codes.redeem(&holder, &one_time_codes::new_hash(), None).await, Ok(false));
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(codes.redeem(&holder, &code).await, Ok(false));
+        assert_eq!(codes.redeem(&holder, &code, None).await, Ok(false));
     }
 
     #[tokio::test(start_paused = true)]
@@ -293,12 +294,12 @@ mod memory_one_time_codes {
         // A code that is there is replaced, and evicts none.
         let kept = issue(&first).await;
         let new = issue(&third).await;
-        assert_eq!(codes.redeem(&second, &evicted).await, Ok(false));
-        assert_eq!(codes.redeem(&first, &kept).await, Ok(true));
+        assert_eq!(codes.redeem(&second, &evicted, None).await, Ok(false));
+        assert_eq!(codes.redeem(&first, &kept, None).await, Ok(true));
         // A code that is used up leaves its place.
         let newer = issue(&second).await;
         for (holder, code) in [(third, new), (second, newer)] {
-            assert_eq!(codes.redeem(&holder, &code).await, Ok(true));
+            assert_eq!(codes.redeem(&holder, &code, None).await, Ok(true));
         }
     }
 
@@ -312,7 +313,7 @@ mod memory_one_time_codes {
         let code = one_time_codes::issue(&codes, &other).await;
         let throttled = codes.issue(&flooded, &one_time_codes::new_hash()).await;
         assert_eq!(throttled, Ok(IssueOutcome::Throttled));
-        assert_eq!(codes.redeem(&other, &code).await, Ok(true));
+        assert_eq!(codes.redeem(&other, &code, None).await, Ok(true));
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ring::hmac;
+use runtime::client::ClientNetwork;
 use schemas::{BudgetId, CodeHolder, KeyedHash, PersonSecret};
 
 use super::EmailAddress;
@@ -85,6 +86,11 @@ impl EmailCodeKey {
         self.hash(&["code", budget.as_str(), address.reveal(), &code.0])
     }
 
+    /// Returns the hash of the network of a client that tries a code; `None` if it is unknown.
+    pub fn client(&self, network: ClientNetwork) -> Option<KeyedHash> {
+        network.address().map(|address| self.hash(&["client", &address.to_string()]))
+    }
+
     /// Hashes texts that have no zero bytes.
     fn hash(&self, texts: &[&str]) -> KeyedHash {
         let mut hash = hmac::Context::with_key(&self.0);
@@ -113,6 +119,8 @@ mod tests {
         let address = |text| EmailAddress::parse(text).unwrap();
         let (a, b) = (address("a@example.org"), address("b@example.org"));
         let code = OneTimeCode::parse("012345").unwrap();
+        let network = |text: &str| ClientNetwork::from(text.parse::<std::net::IpAddr>().unwrap());
+        assert_eq!(key.client(ClientNetwork::UNKNOWN), None);
         let hashes = [
             key.code(&parks, &a, &code),
             key.code(&taxes, &a, &code),
@@ -125,6 +133,8 @@ mod tests {
             key.holder(&parks, &b).mailbox,
             key.decoy([0; 16]).slot,
             key.decoy([0; 16]).mailbox,
+            key.client(network("192.0.2.1")).unwrap(),
+            key.client(network("192.0.2.2")).unwrap(),
         ];
         let distinct: std::collections::HashSet<_> = hashes.iter().collect();
         assert_eq!(distinct.len(), hashes.len());

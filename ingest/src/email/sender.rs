@@ -3,12 +3,13 @@
 //! A restart loses pending mails: whoever waits for one asks again.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use identity::email::EmailAddress;
 use page::mail::CodeMail;
+use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 use runtime::metrics::{Metrics, MetricsError};
 use schemas::CODE_LIFETIME;
@@ -193,7 +194,7 @@ impl Inner {
         if fault.is_some() {
             self.metrics.failed_attempts.inc();
         }
-        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut health = self.health.lock();
         let was_failing = health.is_failing;
         health.note(recipient, fault.map(SendFault::blame));
         self.metrics.failing.set(health.is_failing.into());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use identity::email::{EmailAddress, EmailCodeKey, EmailDomains, OneTimeCode};
 use page::language::Language;
 use page::mail::code_mail;
+use runtime::client::ClientNetwork;
 use runtime::problem::{Problem, ProblemKind};
 use runtime::random::random_128_bits;
 use schemas::{Budget, PersonSecret};
@@ -73,7 +74,7 @@ impl EmailSignIn {
         Ok(())
     }
 
-    /// Uses up the code of an address in a budget. Returns whether it was right.
+    /// Uses up the code of an address in a budget, for a client. Returns whether it was right.
     ///
     /// # Errors
     /// When it cannot be told.
@@ -82,11 +83,13 @@ impl EmailSignIn {
         budget: &Budget,
         address: &EmailAddress,
         code: &OneTimeCode,
+        client: ClientNetwork,
     ) -> Result<bool, Problem> {
         let Inner { domains, key, codes, .. } = &*self.0;
         let holder = key.holder(&budget.id, address);
         let hash = key.code(&budget.id, address, code);
-        let is_right = codes.redeem(&holder, &hash).await.map_err(|error| unavailable(&error))?;
+        let is_right = codes.redeem(&holder, &hash, key.client(client).as_ref()).await;
+        let is_right = is_right.map_err(|error| unavailable(&error))?;
         // A domain may have been denied meanwhile.
         Ok(is_right & domains.allow(address))
     }

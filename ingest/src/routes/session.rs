@@ -89,8 +89,7 @@ pub(super) async fn redeem(
     headers: &HeaderMap,
 ) -> Result<OpenedSession, Problem> {
     let email = service.require_email()?;
-    service.authorizer.check_one_time_code_try(presented)?;
-    if !email.redeem(budget, address, otp).await? {
+    if !email.redeem(budget, address, otp, presented.network()).await? {
         return Err(service.authorizer.refuse_one_time_code(presented));
     }
     service.authorizer.open_email_session(budget, address, presented, headers)

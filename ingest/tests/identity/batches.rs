@@ -5,7 +5,7 @@ use runtime::admin::{Role, TokensFile};
 use schemas::IdentityRule;
 
 use crate::service::{ADMIN, ALLOCATION, SUBMITTER, Service, VIEWER, bearer, code, subject};
-use crate::support::{BATCH, GOOD, Harness, SUBMISSIONS, key, lock};
+use crate::support::{BATCH, GOOD, Harness, SUBMISSIONS, key};
 use crate::{CLIENT, COOKIE, OURS};
 
 const RULES: [IdentityRule; 6] = [
@@ -47,7 +47,7 @@ async fn under_every_identity_rule_a_batch_needs_a_service_or_an_administrator()
         let wrong = service.send(Method::POST, BATCH, &[("authorization", "Bearer x")], "[]").await;
         wrong.problem(401, "unauthorized");
         assert_eq!(wrong.header("www-authenticate"), Some("Bearer error=\"invalid_token\""));
-        assert!(lock(&service.harness.log.records).is_empty());
+        assert!(service.harness.log.records.lock().is_empty());
         for token in [SUBMITTER, ADMIN] {
             let token = bearer(token);
             let headers = [("authorization", token.as_str()), CLIENT];
@@ -116,7 +116,7 @@ async fn the_token_of_a_service_is_for_the_budgets_of_its_line_alone() {
         harness.post_with(BATCH, &headers, batch.clone()).await.problem(403, "forbidden");
         harness.post_with(SUBMISSIONS, &headers, GOOD).await.problem(403, "forbidden");
         harness.delete(&person, &headers).await.problem(403, "forbidden");
-        assert!(lock(&harness.log.records).is_empty());
+        assert!(harness.log.records.lock().is_empty());
 
         let (harness, _file) = harness_with(&[line("taxes")]);
         harness.edit_budget(|budget| budget.identity = rule);
@@ -133,5 +133,5 @@ async fn a_persons_session_sends_no_batch() {
     let headers = [("authorization", own.as_str())];
     let batch = format!("[{ALLOCATION}]");
     service.send(Method::POST, BATCH, &headers, &batch).await.problem(403, "forbidden");
-    assert!(lock(&service.harness.log.records).is_empty());
+    assert!(service.harness.log.records.lock().is_empty());
 }

@@ -20,7 +20,7 @@ use service::{
     ALLOCATION, ME, OURS, SESSION, SUBMITTER, Service, VIEWER, bearer, code, subject,
     until_keys_are_read,
 };
-use support::{BATCH, SUBMISSIONS, lock, person_secret};
+use support::{BATCH, SUBMISSIONS, person_secret};
 
 const ID: &str = "a-AAAAAAAAAAAAAAAAAAAAAA";
 const COOKIE: (&str, &str) = ("cookie", "allocator_person=a-AAAAAAAAAAAAAAAAAAAAAA");
@@ -96,7 +96,7 @@ async fn a_person_acts_for_nobody_else_and_without_credentials_nobody_acts() {
             _ => until_keys_are_read(&service).await,
         };
         let (own, viewer) = (bearer(&own), bearer(VIEWER));
-        let logged = lock(&service.harness.log.records).len();
+        let logged = service.harness.log.records.lock().len();
         for (method, path, body) in requests {
             let none = service.send(method.clone(), path, &[], body).await;
             none.problem(401, "unauthorized");
@@ -106,7 +106,7 @@ async fn a_person_acts_for_nobody_else_and_without_credentials_nobody_acts() {
                 service.send(method.clone(), path, &headers, body).await.problem(403, "forbidden");
             }
         }
-        assert_eq!(lock(&service.harness.log.records).len(), logged, "{rule:?}");
+        assert_eq!(service.harness.log.records.lock().len(), logged, "{rule:?}");
     }
 }
 
@@ -382,7 +382,7 @@ async fn no_forged_token_reaches_the_log_by_any_route() {
     for rule in [IdentityRule::Anonymous, IdentityRule::Code, IdentityRule::Token] {
         let service = Service::new(rule);
         until_keys_are_read(&service).await;
-        let logged = lock(&service.harness.log.records).len();
+        let logged = service.harness.log.records.lock().len();
         let now_s = now_ms() / 1_000;
         let mut forged = provider::forged(now_s);
         let mut limited = provider::claims(now_s);
@@ -404,7 +404,7 @@ async fn no_forged_token_reaches_the_log_by_any_route() {
                 assert!(matches!(status, 401 | 403), "{what} at {path} of {rule:?}: {status}");
             }
         }
-        assert_eq!(lock(&service.harness.log.records).len(), logged, "{rule:?}");
+        assert_eq!(service.harness.log.records.lock().len(), logged, "{rule:?}");
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use schemas::{CodeHolder, KeyedHash};
 use storage::one_time_codes::memory::MemoryOneTimeCodes;
 use storage::one_time_codes::{CodesUnavailable, IssueOutcome, OneTimeCodes};
@@ -34,7 +34,7 @@ impl OneTimeCodes for FakeCodes {
         code: &KeyedHash,
     ) -> Result<IssueOutcome, CodesUnavailable> {
         self.check()?;
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).insert(holder.slot);
+        self.slots.lock().insert(holder.slot);
         self.codes.issue(holder, code).await
     }
 
@@ -42,8 +42,9 @@ impl OneTimeCodes for FakeCodes {
         &self,
         holder: &CodeHolder,
         code: &KeyedHash,
+        client: Option<&KeyedHash>,
     ) -> Result<bool, CodesUnavailable> {
         self.check()?;
-        self.codes.redeem(holder, code).await
+        self.codes.redeem(holder, code, client).await
     }
 }

@@ -84,14 +84,6 @@ impl AdminGuard {
         self.0.count_failure(address)
     }
 
-    /// Checks whether an attempt from an address may fail. Counts nothing.
-    ///
-    /// # Errors
-    /// If the address has made too many.
-    pub(crate) fn check_failures(&self, address: IpAddr) -> Result<(), Problem> {
-        self.0.limits.check_failures(address).map_err(|problem| problem.detail(TOO_MANY_FAILURES))
-    }
-
     /// Returns the proxies whose `X-Forwarded-For` is trusted.
     pub fn trusted_proxies(&self) -> &TrustedProxies {
         &self.0.trusted_proxies

@@ -55,15 +55,6 @@ impl Limits {
         self.count(&self.failures, failing(address)).map(|_| ())
     }
 
-    /// Checks whether another attempt from an address may fail. Counts nothing.
-    ///
-    /// # Errors
-    /// If the limit is reached.
-    pub(super) fn check_failures(&self, address: IpAddr) -> Result<(), Problem> {
-        let charges = [Charge::new(Arc::clone(&self.failures), failing(address), 1)];
-        decided(&charges, self.counters.check(&charges)).map(|_| ())
-    }
-
     fn count(&self, policy: &Arc<Policy>, subject: SubjectKey) -> Result<Verdict, Problem> {
         let charges = [Charge::new(Arc::clone(policy), subject, 1)];
         decided(&charges, self.counters.charge(&charges))
@@ -154,21 +145,6 @@ mod tests {
         advance(seconds(30)).await;
         limits.count_failure(one).unwrap();
         limits.count_failure(one).unwrap_err();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn checking_for_failures_counts_none_and_refuses_when_no_more_are_allowed() {
-        let limits = limits(1, 2);
-        let one = address("192.0.2.1");
-        for _ in 0..2 {
-            (0..10).for_each(|_| limits.check_failures(one).unwrap());
-            limits.count_failure(one).unwrap();
-        }
-        (0..10)
-            .for_each(|_| assert_eq!(retry_after(limits.check_failures(one).unwrap_err()), "30"));
-        limits.check_failures(address("192.0.2.2")).unwrap();
-        advance(seconds(30)).await;
-        limits.check_failures(one).unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::counters::{Charge, CountersUnavailable, SharedCounters};
@@ -82,28 +83,15 @@ impl LocalCounters {
         self.charge_at(charges, self.now_ms())
     }
 
-    /// Decides as [`charge`](Self::charge) does, and charges nothing.
-    pub fn check(&self, charges: &[Charge]) -> Vec<QuotaStatus> {
-        self.settle(charges, self.now_ms(), false)
-    }
-
     /// As [`charge`](Self::charge), at a time in milliseconds since any fixed point.
     pub fn charge_at(&self, charges: &[Charge], now_ms: u64) -> Vec<QuotaStatus> {
-        self.settle(charges, now_ms, true)
-    }
-
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn settle(&self, charges: &[Charge], now_ms: u64, is_charged: bool) -> Vec<QuotaStatus> {
         let hash = |charge: &Charge| self.hasher.hash_one((&charge.policy.name, &charge.subject));
         let hashes: Vec<u64> = charges.iter().map(hash).collect();
         let mask = hashes.iter().fold(0_u64, |mask, hash| mask | (1 << (hash % SHARDS)));
         // Always in the same order, so that two requests never wait for each other.
         let mut locked: Vec<MutexGuard<'_, Shard>> = (self.shards.iter().enumerate())
             .filter(|(index, _)| mask & (1 << index) != 0)
-            .map(|(_, shard)| shard.lock().unwrap_or_else(PoisonError::into_inner))
+            .map(|(_, shard)| shard.lock())
             .collect();
         let place = |hash: u64| (mask & ((1 << (hash % SHARDS)) - 1)).count_ones() as usize;
 
@@ -113,8 +101,8 @@ impl LocalCounters {
             decided.push(shard.decide(charge, hash, now_ms, self.max_counters_per_shard));
         }
         let within_all = decided.iter().all(|decided| decided.decision == QuotaDecision::Allowed);
-        let settled = charges.iter().zip(decided).map(|(charge, mut decided)| {
-            if is_charged && within_all && charge.cost > 0 {
+        let statuses = charges.iter().zip(decided).map(|(charge, mut decided)| {
+            if within_all && charge.cost > 0 {
                 decided.state.charge(&charge.quota, charge.cost);
                 if let Some(shard) = locked.get_mut(place(decided.hash)) {
                     shard.store(charge, &decided, now_ms);
@@ -122,13 +110,17 @@ impl LocalCounters {
             }
             charge.quota.status(&decided.state, now_ms, decided.decision)
         });
-        settled.collect()
+        statuses.collect()
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Returns the number of counters.
     pub fn len(&self) -> usize {
         let lock = |shard: &Mutex<Shard>| {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let shard = shard.lock();
             shard.counters.len() + shard.shared.len()
         };
         self.shards.iter().map(lock).sum()

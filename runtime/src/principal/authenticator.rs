@@ -157,15 +157,6 @@ impl Authenticator {
         address.map_or(Ok(()), |address| self.0.admin.count_failure(address))
     }
 
-    /// Checks whether an attempt of the client's address may fail. Counts nothing.
-    ///
-    /// # Errors
-    /// If the address has made too many.
-    pub fn check_failures(&self, presented: &PresentedCredentials) -> Result<(), Problem> {
-        let address = presented.network().address();
-        address.map_or(Ok(()), |address| self.0.admin.check_failures(address))
-    }
-
     fn of_token(&self, token: &[u8], now_s: u64) -> Result<Principal, CredentialFault> {
         if let Some(holder) = self.0.admin.find_by_token(token) {
             return Ok(of_holder(&holder));

@@ -63,7 +63,7 @@ impl PresentedCredentials {
     }
 
     /// Returns the network of the client.
-    pub(super) fn network(&self) -> ClientNetwork {
+    pub fn network(&self) -> ClientNetwork {
         self.network
     }
 

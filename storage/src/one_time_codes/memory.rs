@@ -1,20 +1,23 @@
 //! One-time codes in the memory of a single process, bounded in number. A restart loses them.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use runtime::limits::{
     Algorithm, Charge, ClientClass, LocalCounters, OutageMode, PersonHash, Policy, Quota, Scope,
     SubjectKey, Unit, is_within_all,
 };
-use schemas::{CODE_LIFETIME, CodeHolder, KeyedHash, MAIL_LIMITS, MAX_CODE_TRIES};
+use schemas::{
+    CODE_LIFETIME, CodeHolder, KeyedHash, MAIL_LIMITS, MAX_CODE_TRIES, MAX_CODE_TRIES_OF_CLIENT,
+};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
 use super::{CodesUnavailable, IssueOutcome, OneTimeCodes};
 
-/// Default maximum number of codes at a time, about 150 bytes each.
+/// Default maximum number of codes at a time, about 300 bytes each.
 const MAX_CODES: usize = 100_000;
 
 /// One-time codes in memory.
@@ -52,10 +55,11 @@ impl Codes {
     }
 }
 
-#[derive(Clone, Copy)]
 struct StoredCode {
     code: KeyedHash,
     tries_left: u32,
+    /// The known client of each wrong try.
+    clients: Vec<KeyedHash>,
     expires_at: Instant,
 }
 
@@ -106,12 +110,13 @@ impl OneTimeCodes for MemoryOneTimeCodes {
         holder: &CodeHolder,
         code: &KeyedHash,
     ) -> Result<IssueOutcome, CodesUnavailable> {
-        let mut codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut codes = self.codes.lock();
         if !self.count_mail(&holder.mailbox) {
             return Ok(IssueOutcome::Throttled);
         }
         let expires_at = Instant::now() + CODE_LIFETIME;
-        let stored = StoredCode { code: *code, tries_left: MAX_CODE_TRIES, expires_at };
+        let stored =
+            StoredCode { code: *code, tries_left: MAX_CODE_TRIES, clients: Vec::new(), expires_at };
         codes.insert(holder.slot, stored, self.max_codes);
         Ok(IssueOutcome::Issued)
     }
@@ -120,16 +125,22 @@ impl OneTimeCodes for MemoryOneTimeCodes {
         &self,
         holder: &CodeHolder,
         code: &KeyedHash,
+        client: Option<&KeyedHash>,
     ) -> Result<bool, CodesUnavailable> {
         let now = Instant::now();
-        let mut codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut codes = self.codes.lock();
         let stored = codes.by_slot.get_mut(&holder.slot);
         let Some(stored) = stored.filter(|stored| stored.expires_at > now) else {
             codes.remove(&holder.slot);
             return Ok(false);
         };
+        let tries_of = |client| stored.clients.iter().filter(|known| *known == client).count();
+        if client.is_some_and(|client| tries_of(client) >= MAX_CODE_TRIES_OF_CLIENT as usize) {
+            return Ok(false);
+        }
         let is_right = bool::from(stored.code.as_bytes().ct_eq(code.as_bytes()));
         stored.tries_left = stored.tries_left.saturating_sub(1);
+        stored.clients.extend(client);
         if is_right || stored.tries_left == 0 {
             codes.remove(&holder.slot);
         }

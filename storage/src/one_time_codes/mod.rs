@@ -36,11 +36,16 @@ pub trait OneTimeCodes: Send + Sync + 'static {
         code: &KeyedHash,
     ) -> Result<IssueOutcome, CodesUnavailable>;
 
-    /// Tries a code. The right one is used up: of any number of concurrent calls one returns `true`. After the last
-    /// wrong try the code is void.
+    /// Tries a code for a client, by the keyed hash of its network; `None` if that is unknown. The right code is used up:
+    /// of any number of concurrent calls one returns `true`. After the last wrong try the code is void. A client that
+    /// has used up [`schemas::MAX_CODE_TRIES_OF_CLIENT`] gets `false` and takes no try.
     ///
     /// # Errors
     /// If the outcome is unknown. The code may be used up.
-    async fn redeem(&self, holder: &CodeHolder, code: &KeyedHash)
-    -> Result<bool, CodesUnavailable>;
+    async fn redeem(
+        &self,
+        holder: &CodeHolder,
+        code: &KeyedHash,
+        client: Option<&KeyedHash>,
+    ) -> Result<bool, CodesUnavailable>;
 }

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use redis::Script;
 use schemas::redis::{
     ISSUE_CODE_SCRIPT, REDEEM_CODE_SCRIPT, issue_code_arguments, mailbox_key, one_time_code_key,
+    redeem_code_arguments,
 };
 use schemas::{CodeHolder, KeyedHash};
 
@@ -50,9 +51,13 @@ impl OneTimeCodes for RedisOneTimeCodes {
         &self,
         holder: &CodeHolder,
         code: &KeyedHash,
+        client: Option<&KeyedHash>,
     ) -> Result<bool, CodesUnavailable> {
         let mut invocation = self.redeem.prepare_invoke();
-        invocation.key(one_time_code_key(&holder.slot)).arg(code.to_hex());
+        invocation.key(one_time_code_key(&holder.slot));
+        for argument in redeem_code_arguments(code, client) {
+            invocation.arg(argument);
+        }
         let run = async |mut redis| invocation.invoke_async(&mut redis).await;
         Ok(self.connection.call(run).await?)
     }

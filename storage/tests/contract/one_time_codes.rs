@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use schemas::{CodeHolder, KeyedHash, MAX_CODE_TRIES};
+use schemas::{CodeHolder, KeyedHash, MAX_CODE_TRIES, MAX_CODE_TRIES_OF_CLIENT};
 use storage::one_time_codes::{IssueOutcome, OneTimeCodes};
 use uuid::Uuid;
 
@@ -14,6 +14,8 @@ macro_rules! one_time_codes_contract {
             the_right_code_is_right_once,
             a_code_survives_all_but_one_of_its_wrong_tries,
             the_last_wrong_try_voids_a_code,
+            one_client_uses_up_its_own_tries_and_voids_no_code,
+            a_new_code_gives_a_client_new_tries,
             a_code_of_nobody_is_wrong,
             a_new_code_replaces_the_old_one_and_its_tries,
             a_mailbox_gets_three_mails_over_all_budgets_and_a_throttled_request_changes_nothing,
@@ -44,7 +46,7 @@ pub async fn issue(codes: &Fixture, holder: &CodeHolder) -> KeyedHash {
 }
 
 async fn is_right(codes: &Fixture, holder: &CodeHolder, code: &KeyedHash) -> bool {
-    codes.redeem(holder, code).await.unwrap()
+    codes.redeem(holder, code, None).await.unwrap()
 }
 
 pub async fn the_right_code_is_right_once(codes: &Fixture) {
@@ -73,6 +75,28 @@ pub async fn the_last_wrong_try_voids_a_code(codes: &Fixture) {
     // Its owner asks for a new one, and is let in.
     let code = issue(codes, &holder).await;
     assert!(is_right(codes, &holder, &code).await);
+}
+
+pub async fn one_client_uses_up_its_own_tries_and_voids_no_code(codes: &Fixture) {
+    let (holder, stranger, owner) = (new_holder(), new_hash(), new_hash());
+    let code = issue(codes, &holder).await;
+    for _ in 0..10 {
+        assert_eq!(codes.redeem(&holder, &new_hash(), Some(&stranger)).await, Ok(false));
+    }
+    assert_eq!(codes.redeem(&holder, &code, Some(&stranger)).await, Ok(false));
+    // Of five tries the stranger has taken three.
+    assert_eq!(codes.redeem(&holder, &new_hash(), Some(&owner)).await, Ok(false));
+    assert_eq!(codes.redeem(&holder, &code, Some(&owner)).await, Ok(true));
+}
+
+pub async fn a_new_code_gives_a_client_new_tries(codes: &Fixture) {
+    let (holder, client) = (new_holder(), new_hash());
+    issue(codes, &holder).await;
+    for _ in 0..MAX_CODE_TRIES_OF_CLIENT {
+        assert_eq!(codes.redeem(&holder, &new_hash(), Some(&client)).await, Ok(false));
+    }
+    let code = issue(codes, &holder).await;
+    assert_eq!(codes.redeem(&holder, &code, Some(&client)).await, Ok(true));
 }
 
 pub async fn a_code_of_nobody_is_wrong(codes: &Fixture) {
@@ -116,7 +140,7 @@ pub async fn a_mailbox_gets_three_mails_over_all_budgets_and_a_throttled_request
 pub async fn race(stores: &[Fixture], holder: CodeHolder, code: KeyedHash) -> usize {
     let tries = (0..32).map(|index| {
         let codes = Arc::clone(&stores[index % stores.len()]);
-        tokio::spawn(async move { codes.redeem(&holder, &code).await.unwrap() })
+        tokio::spawn(async move { codes.redeem(&holder, &code, None).await.unwrap() })
     });
     let mut right = 0;
     for outcome in tries.collect::<Vec<_>>() {

@@ -28,7 +28,7 @@ async fn two_processes_agree_that_a_code_is_used_once() {
     let holder = new_holder();
     let code = issue(&stores[0], &holder).await;
     assert_eq!(race(&stores, holder, new_hash()).await, 0);
-    assert_eq!(stores[1].redeem(&holder, &code).await, Ok(false), "five tries over both");
+    assert_eq!(stores[1].redeem(&holder, &code, None).await, Ok(false), "five tries over both");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,10 +52,10 @@ async fn codes_and_mails_expire_and_only_keyed_hashes_are_stored() {
     assert_eq!(stored, [code.to_hex(), "5".to_owned()]);
     // A wrong try does not prolong a code, and an expired one is wrong.
     let _: () = redis.pexpire(&key, 60_000).await.unwrap();
-    assert_eq!(codes.redeem(&holder, &new_hash()).await, Ok(false));
+    assert_eq!(codes.redeem(&holder, &new_hash(), None).await, Ok(false));
     assert!(redis.pttl::<_, i64>(&key).await.unwrap() <= 60_000);
     let _: () = redis.del(&key).await.unwrap();
-    assert_eq!(codes.redeem(&holder, &code).await, Ok(false));
+    assert_eq!(codes.redeem(&holder, &code, None).await, Ok(false));
     assert!(!redis.exists::<_, bool>(&key).await.unwrap(), "a try created a key");
 }
 
@@ -99,13 +99,13 @@ async fn without_redis_nothing_is_issued_and_no_code_is_right() {
     let code = issue(&codes, &holder).await;
     server.kill();
     assert!(codes.issue(&holder, &new_hash()).await.is_err());
-    assert!(codes.redeem(&holder, &code).await.is_err());
+    assert!(codes.redeem(&holder, &code, None).await.is_err());
     server.start().await;
     // Redis has restarted empty: whoever waits for a mail asks again.
     until("the store is reconnected", TEST_TIMEOUT, async || {
-        codes.redeem(&holder, &code).await == Ok(false)
+        codes.redeem(&holder, &code, None).await == Ok(false)
     })
     .await;
     assert_eq!(codes.issue(&holder, &code).await, Ok(IssueOutcome::Issued));
-    assert_eq!(codes.redeem(&holder, &code).await, Ok(true));
+    assert_eq!(codes.redeem(&holder, &code, None).await, Ok(true));
 }

@@ -4,7 +4,7 @@ use http::Method;
 
 use super::{ADDRESS, Mailing, decoded, wrong_codes};
 use crate::service::{ALLOCATION, ME, OURS, subject};
-use crate::support::{TestResponse, lock};
+use crate::support::TestResponse;
 
 /// Returns the cookies that a response sets, as a browser sends them back to pages.
 fn cookies(response: &TestResponse) -> String {
@@ -65,7 +65,7 @@ async fn the_forms_lead_from_an_address_over_a_code_to_the_answer() {
     assert_eq!(person.header("set-cookie"), None);
     let ended = service.post_form("session/end", &headers, "").await;
     assert!(ended.headers.get_all("set-cookie").iter().count() > 0);
-    assert_eq!(lock(&service.harness.log.records).len(), 1);
+    assert_eq!(service.harness.log.records.lock().len(), 1);
     let theirs = [("sec-fetch-site", "cross-site"), ("cookie", session.as_str())];
     let response = service.send(Method::PUT, ME, &theirs, ALLOCATION).await;
     response.problem(403, "forbidden");
