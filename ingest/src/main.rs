@@ -87,7 +87,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let deps = IngestDeps {
         log: log.clone(),
         definitions: Arc::clone(&control.definitions),
-        idempotency: config.storage.open_idempotency().await,
+        idempotency: config.storage.open_idempotency(&control.active_log).await,
         person_secret: person_secret.clone(),
         signals: config.storage.signal_writer(),
         people: Arc::new(CountedPeople::opened_when_needed(config.storage.clone())),

@@ -11,7 +11,8 @@ use crate::message_pack::{push_array_header, push_integer};
 use crate::{
     BudgetId, BudgetTotals, CODE_LIFETIME, CategoryTotals, CombinedTotals, DEFAULT_BUDGET,
     DISTRIBUTION_BINS, Generation, KeyedHash, LogNumber, MAIL_LIMITS, MAX_CODE_TRIES,
-    PartitionCount, PartitionId, PartitionTotals, PersonKey, Position, SubmissionId, Term,
+    MAX_CODE_TRIES_OF_CLIENT, PartitionCount, PartitionId, PartitionTotals, PersonKey, Position,
+    SubmissionId, Term,
 };
 
 /// The script that publishes totals; documented in its header.
@@ -65,6 +66,9 @@ pub fn idempotency_key(budget: &BudgetId, person: &PersonKey, submission: Submis
     format!("idempotency:{{{budget}}}:{submission}:{person:032x}")
 }
 
+/// Key of the time since which every accepted submission id is stored, in milliseconds since 1970; 0: since the first.
+pub const IDS_COMPLETE_SINCE_KEY: &str = "idempotency:complete_since";
+
 /// Key of a submission id's receipt in releases whose ids are the same for all persons. Read, never written.
 pub fn former_idempotency_key(budget: &BudgetId, submission: SubmissionId) -> String {
     format!("idempotency:{{{budget}}}:{submission}")
@@ -99,6 +103,12 @@ pub fn issue_code_arguments(code: &KeyedHash) -> Vec<String> {
         arguments.extend([limit.mails.to_string(), ms(limit.window)]);
     }
     arguments
+}
+
+/// Builds the arguments of [`REDEEM_CODE_SCRIPT`] for the keyed hashes of a code and of the client, if it is known.
+pub fn redeem_code_arguments(code: &KeyedHash, client: Option<&KeyedHash>) -> [String; 3] {
+    let client = client.map(|client| client.to_hex()).unwrap_or_default();
+    [code.to_hex(), client, MAX_CODE_TRIES_OF_CLIENT.to_string()]
 }
 
 /// Builds the script's arguments that publish one budget's committed totals in some partitions.

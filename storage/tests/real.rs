@@ -6,12 +6,13 @@
 mod contract;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use contract::log::PARTITIONS;
 use contract::{build, cache, definitions, idempotency, jobs, limits, log, one_time_codes, store};
+use parking_lot::Mutex;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -311,7 +312,13 @@ mod redis_idempotency {
     use super::*;
 
     async fn fixture() -> idempotency::Fixture {
-        Arc::new(RedisIdempotency::connect(&redis_config()).await)
+        Arc::new(
+            RedisIdempotency::connect(
+                &redis_config(),
+                Box::new(|| Box::pin(async { Some(false) })),
+            )
+            .await,
+        )
     }
 
     idempotency::idempotency_contract!(fixture());
@@ -321,7 +328,11 @@ mod layered_idempotency {
     use super::*;
 
     async fn fixture() -> idempotency::Fixture {
-        let shared = RedisIdempotency::connect(&redis_config()).await;
+        let shared = RedisIdempotency::connect(
+            &redis_config(),
+            Box::new(|| Box::pin(async { Some(false) })),
+        )
+        .await;
         Arc::new(LayeredIdempotency::new(MemoryIdempotency::default(), shared))
     }
 

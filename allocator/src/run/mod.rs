@@ -178,7 +178,7 @@ impl Backends {
             ingest: IngestDeps {
                 log: Arc::clone(&log.writer),
                 definitions: Arc::clone(&control.definitions),
-                idempotency: storage.open_idempotency().await,
+                idempotency: storage.open_idempotency(&control.active_log).await,
                 person_secret,
                 signals: storage.signal_writer(),
                 people: Arc::new(people),

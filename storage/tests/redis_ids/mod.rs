@@ -1,14 +1,17 @@
 //! Submission ids in Redis: while it is away or full, after its restart, and after ids have moved to another server.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
-use schemas::redis::{former_idempotency_key, idempotency_key};
+use runtime::clock::now_ms;
+use schemas::redis::{IDS_COMPLETE_SINCE_KEY as MARK, former_idempotency_key, idempotency_key};
 use schemas::{LogNumber, Offset, PartitionId, RecordAddress, SubmissionId};
 use storage::idempotency::layered::LayeredIdempotency;
 use storage::idempotency::memory::MemoryIdempotency;
-use storage::idempotency::redis::RedisIdempotency;
+use storage::idempotency::redis::{LogHasRecords, RedisIdempotency};
 use storage::idempotency::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use uuid::Uuid;
 
@@ -20,6 +23,10 @@ const RECEIPT: RecordAddress =
     RecordAddress { log: LogNumber(2), partition: PartitionId(3), offset: Offset(42) };
 const OTHER_RECEIPT: RecordAddress =
     RecordAddress { log: LogNumber(2), partition: PartitionId(3), offset: Offset(43) };
+
+fn empty_log() -> LogHasRecords {
+    Box::new(|| Box::pin(async { Some(false) }))
+}
 
 fn new_attempt() -> IdempotentSubmission {
     IdempotentSubmission {
@@ -64,7 +71,7 @@ async fn set_max_memory(server: &Server, bytes: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_redis_every_attempt_is_unchecked_without_delay() {
     let mut server = Server::running().await;
-    let store = RedisIdempotency::connect(&server.config()).await;
+    let store = RedisIdempotency::connect(&server.config(), empty_log()).await;
     let attempt = new_attempt();
     let attempts = vec![attempt.clone(); 3];
     assert_eq!(
@@ -92,7 +99,7 @@ async fn without_redis_every_attempt_is_unchecked_without_delay() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_redis_still_knows_its_ids_and_leaves_new_ones_unchecked() {
     let server = Server::running().await;
-    let store = RedisIdempotency::connect(&server.config()).await;
+    let store = RedisIdempotency::connect(&server.config(), empty_log()).await;
     let (accepted, in_flight, new) = (new_attempt(), new_attempt(), new_attempt());
     begin_all(&store, &[accepted.clone(), in_flight.clone()]).await;
     accept(&store, &accepted, RECEIPT).await;
@@ -120,7 +127,7 @@ async fn a_full_redis_still_knows_its_ids_and_leaves_new_ones_unchecked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_flight_marks_and_receipts_expire() {
     let server = Server::running().await;
-    let store = RedisIdempotency::connect(&server.config()).await;
+    let store = RedisIdempotency::connect(&server.config(), empty_log()).await;
     let attempt = new_attempt();
     let key = idempotency_key(&attempt.budget, &attempt.person, attempt.submission);
     let mut connection = connection(&server).await;
@@ -147,7 +154,7 @@ async fn a_process_recognises_its_own_ids_without_redis_and_those_of_others_with
     let mut server = Server::running().await;
     let config = server.config();
     let process = async || {
-        let shared = RedisIdempotency::connect(&config).await;
+        let shared = RedisIdempotency::connect(&config, empty_log()).await;
         LayeredIdempotency::new(MemoryIdempotency::default(), shared)
     };
     let (one, other) = (process().await, process().await);
@@ -179,9 +186,11 @@ async fn a_process_recognises_its_own_ids_without_redis_and_those_of_others_with
 #[tokio::test(flavor = "multi_thread")]
 async fn ids_of_the_release_before_are_known_on_the_server_where_it_stored_them() {
     let (mut cache, ids) = (Server::running().await, Server::running().await);
-    let elsewhere =
-        RedisIdempotency::connect(&ids.config()).await.with_former(&cache.config()).await;
-    let same = RedisIdempotency::connect(&cache.config()).await;
+    let elsewhere = RedisIdempotency::connect(&ids.config(), empty_log())
+        .await
+        .with_former(&cache.config())
+        .await;
+    let same = RedisIdempotency::connect(&cache.config(), empty_log()).await;
     let mut connection = connection(&cache).await;
     for store in [&elsewhere, &same] {
         let [accepted, in_flight, unknown, new] = [(); 4].map(|()| new_attempt());
@@ -220,4 +229,57 @@ async fn ids_of_the_release_before_are_known_on_the_server_where_it_stored_them(
     }
     cache.kill();
     assert_eq!(begin(&elsewhere, &new_attempt()).await, BeginOutcome::Unchecked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn for_a_day_after_redis_has_lost_ids_those_that_it_does_not_know_are_unchecked() {
+    let mut server = Server::running().await;
+    let log_has_records = Arc::new(AtomicBool::new(false));
+    let store = {
+        let log_has_records = Arc::clone(&log_has_records);
+        let read = move || log_has_records.load(Ordering::Relaxed);
+        let read: LogHasRecords = Box::new(move || Box::pin(std::future::ready(Some(read()))));
+        RedisIdempotency::connect(&server.config(), read).await
+    };
+    // Nothing was ever accepted, so nothing can be unknown.
+    let attempt = new_attempt();
+    assert_eq!(begin(&store, &attempt).await, BeginOutcome::First);
+    accept(&store, &attempt, RECEIPT).await;
+    log_has_records.store(true, Ordering::Relaxed);
+    assert_eq!(begin(&store, &new_attempt()).await, BeginOutcome::First);
+
+    server.kill();
+    server.start().await;
+    let is_set = async || connection(&server).await.exists::<_, bool>(MARK).await.unwrap();
+    until("the mark is set again", TEST_TIMEOUT, async || {
+        begin(&store, &new_attempt()).await;
+        is_set().await
+    })
+    .await;
+    let changed = with_other_content(&attempt);
+    assert_eq!(begin(&store, &changed).await, BeginOutcome::Unchecked);
+    assert_eq!(begin(&store, &new_attempt()).await, BeginOutcome::Unchecked);
+    // What is accepted from now on is known.
+    let next = new_attempt();
+    accept(&store, &next, OTHER_RECEIPT).await;
+    assert_eq!(begin(&store, &with_other_content(&next)).await, BeginOutcome::Reused);
+    // A day later.
+    let day_ms = 24 * 60 * 60 * 1_000;
+    let () = connection(&server).await.set(MARK, now_ms() - day_ms).await.unwrap();
+    assert_eq!(begin(&store, &new_attempt()).await, BeginOutcome::First);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_accepted_while_redis_is_full_is_stored_once_it_is_not() {
+    let server = Server::running().await;
+    let store = RedisIdempotency::connect(&server.config(), empty_log()).await;
+    let (attempt, next) = (new_attempt(), new_attempt());
+    assert_eq!(begin(&store, &attempt).await, BeginOutcome::First);
+    set_max_memory(&server, 1).await;
+    accept(&store, &attempt, RECEIPT).await;
+    set_max_memory(&server, 0).await;
+    accept(&store, &next, OTHER_RECEIPT).await;
+    let key = idempotency_key(&attempt.budget, &attempt.person, attempt.submission);
+    let stored: String = connection(&server).await.get(key).await.unwrap();
+    assert!(stored.ends_with(&RECEIPT.to_string()), "{stored}");
 }

@@ -10,10 +10,11 @@ use crate::cache::Cache;
 use crate::cache::memory::MemoryCache;
 use crate::cache::redis::RedisCache;
 use crate::config::{CacheKind, StorageConfig};
+use crate::control::ActiveLog;
 use crate::idempotency::Idempotency;
 use crate::idempotency::layered::LayeredIdempotency;
 use crate::idempotency::memory::{MemoryIdempotency, Retention};
-use crate::idempotency::redis::RedisIdempotency;
+use crate::idempotency::redis::{LogHasRecords, RedisIdempotency};
 use crate::limits::redis::RedisCounters;
 use crate::one_time_codes::OneTimeCodes;
 use crate::one_time_codes::memory::MemoryOneTimeCodes;
@@ -44,11 +45,12 @@ impl StorageConfig {
     }
 
     /// Opens the store of submission ids, which may be unreachable.
-    pub async fn open_idempotency(&self) -> Arc<dyn Idempotency> {
+    pub async fn open_idempotency(&self, active_log: &Arc<dyn ActiveLog>) -> Arc<dyn Idempotency> {
         let in_flight = self.in_flight();
         match self.cache {
             CacheKind::Redis => {
-                let mut shared = RedisIdempotency::connect(&self.ids_redis).await;
+                let log_has_records = self.log_has_records(active_log);
+                let mut shared = RedisIdempotency::connect(&self.ids_redis, log_has_records).await;
                 if let Some(former) = self.former_ids_redis() {
                     shared = shared.with_former(former).await;
                 }
@@ -63,6 +65,14 @@ impl StorageConfig {
                 Arc::new(MemoryIdempotency::new(Retention { in_flight, ..Retention::default() }))
             }
         }
+    }
+
+    fn log_has_records(&self, active_log: &Arc<dyn ActiveLog>) -> LogHasRecords {
+        let (storage, active_log) = (self.clone(), Arc::clone(active_log));
+        Box::new(move || {
+            let (storage, log) = (storage.clone(), storage.announced_log(active_log.as_ref()));
+            Box::pin(async move { storage.has_records(&log).await.ok() })
+        })
     }
 
     /// Opens the counters of rate limits, which may be unreachable.

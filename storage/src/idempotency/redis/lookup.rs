@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use redis::{Pipeline, RedisResult};
-use schemas::redis::{former_idempotency_key, idempotency_key};
+use schemas::redis::{IDS_COMPLETE_SINCE_KEY, former_idempotency_key, idempotency_key};
 
+use super::completeness::Mark;
 use super::value::in_flight;
 use crate::idempotency::IdempotentSubmission;
 use crate::redis_connection::RedisConnection;
@@ -29,12 +30,12 @@ impl From<Option<Vec<u8>>> for IdLookup {
     }
 }
 
-/// Looks ids up, and marks those without a value as in flight.
+/// Looks ids up, and marks those without a value as in flight. Reads also since when Redis has all ids.
 pub(super) async fn look_up_and_mark(
     connection: &RedisConnection,
     attempts: &[IdempotentSubmission],
     lifetime: Duration,
-) -> Vec<IdLookup> {
+) -> (Vec<IdLookup>, Mark) {
     let mut pipeline = redis::pipe();
     for attempt in attempts {
         pipeline
@@ -46,7 +47,12 @@ pub(super) async fn look_up_and_mark(
             .arg("PX")
             .arg(lifetime.as_millis() as u64);
     }
-    let mut lookups = run_lookups(connection, attempts.len(), &mut pipeline).await;
+    pipeline.get(IDS_COMPLETE_SINCE_KEY);
+    let mut lookups = run_lookups(connection, attempts.len() + 1, &mut pipeline).await;
+    let mark = match lookups.pop() {
+        Some(Some(IdLookup::Known(value))) => Mark::parse(Some(&value)),
+        Some(Some(IdLookup::Absent | IdLookup::Unknown) | None) | None => Mark::Unknown,
+    };
     // A full server refuses the whole command, and still knows what it has stored.
     if lookups.iter().any(Option::is_none) {
         let mut pipeline = redis::pipe();
@@ -61,7 +67,8 @@ pub(super) async fn look_up_and_mark(
             });
         }
     }
-    lookups.into_iter().map(|lookup| lookup.unwrap_or(IdLookup::Unknown)).collect()
+    let lookups = lookups.into_iter().map(|lookup| lookup.unwrap_or(IdLookup::Unknown));
+    (lookups.collect(), mark)
 }
 
 /// Looks ids up where, and as, the release before stored them: without the person.

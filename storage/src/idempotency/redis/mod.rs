@@ -1,18 +1,24 @@
-//! Submission ids in Redis, shared by all ingest processes. While Redis is unreachable or full, an id that it does not
-//! know is [`BeginOutcome::Unchecked`].
+//! Submission ids in Redis, shared by all ingest processes. While Redis is unreachable or full, and for a day after it
+//! has lost ids, one that it does not know is [`BeginOutcome::Unchecked`].
 //!
 //! The previous release stored ids without the person, in the Redis of the cache. This release still looks up unknown
 //! ids there, so that what was accepted before an update stays known. If such an id has another content, the entry does
 //! not say whether another person has used the id, and the id counts as used.
 
+mod completeness;
 mod lookup;
+mod unstored;
 mod value;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+use self::completeness::Completeness;
+pub use self::completeness::LogHasRecords;
 use self::lookup::{IdLookup, key, look_up_and_mark, look_up_former};
+use self::unstored::Unstored;
 use self::value::{accepted, begin_outcome, in_flight, unknown};
 use super::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use crate::redis_connection::{RedisConfig, RedisConnection};
@@ -34,18 +40,26 @@ const STORE_UNKNOWN_SCRIPT: &str = "local known = redis.call('GET', KEYS[1]) \
 
 /// Submission ids in Redis.
 pub struct RedisIdempotency {
-    connection: RedisConnection,
+    connection: Arc<RedisConnection>,
     /// The Redis in which the release before stored ids; `None` if it is the same one.
     former: Option<RedisConnection>,
     in_flight: Duration,
+    completeness: Completeness,
+    unstored: Unstored,
 }
 
 impl RedisIdempotency {
-    /// Starts connecting, and waits at most about a second for the first attempt. Does not fail if Redis is
-    /// unreachable.
-    pub async fn connect(config: &RedisConfig) -> Self {
-        let connection = RedisConnection::open(config).await;
-        Self { connection, former: None, in_flight: IN_FLIGHT_TTL }
+    /// Starts connecting, and waits at most about two seconds for Redis and the log. Does not fail if either is
+    /// unreachable. An empty Redis knows all ids if the log has no records.
+    pub async fn connect(config: &RedisConfig, log_has_records: LogHasRecords) -> Self {
+        let connection = Arc::new(RedisConnection::open(config).await);
+        Self {
+            completeness: Completeness::start(Arc::clone(&connection), log_has_records).await,
+            connection,
+            former: None,
+            in_flight: IN_FLIGHT_TTL,
+            unstored: Unstored::default(),
+        }
     }
 
     /// Sets the Redis in which the release before stored ids, if it is another one.
@@ -68,11 +82,12 @@ impl Idempotency for RedisIdempotency {
         attempts: &[IdempotentSubmission],
         around_append: Duration,
     ) -> Vec<BeginOutcome> {
-        let former = self.former.as_ref().unwrap_or(&self.connection);
-        let (lookups, former) = tokio::join!(
+        let former = self.former.as_ref().unwrap_or(self.connection.as_ref());
+        let ((lookups, mark), former) = tokio::join!(
             look_up_and_mark(&self.connection, attempts, self.in_flight + around_append),
             look_up_former(former, attempts),
         );
+        let is_complete = self.completeness.is_complete(mark);
         let mut outcomes = Vec::with_capacity(attempts.len());
         let mut known_formerly = Vec::new();
         for ((attempt, lookup), former) in attempts.iter().zip(lookups).zip(former) {
@@ -92,7 +107,7 @@ impl Idempotency for RedisIdempotency {
                     }
                     outcome
                 }
-                (IdLookup::Absent, IdLookup::Absent) => BeginOutcome::First,
+                (IdLookup::Absent, IdLookup::Absent) if is_complete => BeginOutcome::First,
                 (IdLookup::Absent | IdLookup::Unknown, IdLookup::Absent | IdLookup::Unknown) => {
                     BeginOutcome::Unchecked
                 }
@@ -105,8 +120,10 @@ impl Idempotency for RedisIdempotency {
     }
 
     async fn finish(&self, outcomes: &[(IdempotentSubmission, AttemptOutcome)]) {
+        let unstored = self.unstored.take();
+        let outcomes = unstored.iter().chain(outcomes);
         let mut pipeline = redis::pipe();
-        for (attempt, outcome) in outcomes {
+        for (attempt, outcome) in outcomes.clone() {
             let key = key(attempt);
             match outcome {
                 AttemptOutcome::Accepted(receipt) => pipeline
@@ -138,6 +155,9 @@ impl Idempotency for RedisIdempotency {
             self.connection.call(async |mut redis| pipeline.query_async(&mut redis).await).await;
         if let Err(error) = stored {
             tracing::debug!(%error, "failed to store the outcome of submissions");
+            if self.unstored.keep(outcomes.cloned()) {
+                self.completeness.note_gap();
+            }
         }
     }
 }
