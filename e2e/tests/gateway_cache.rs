@@ -1,11 +1,9 @@
 //! What the gateway keeps: public reads for a second, and nothing of a person, in front of fake APIs that count
 //! requests.
 
-#![allow(clippy::unwrap_used, reason = "a failed lock fails the test")]
-
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +14,7 @@ use e2e::gateway::Gateway;
 use e2e::raw_http::Connection;
 use e2e::scenario::{scenario, scenario_within};
 use e2e::wait::eventually;
+use parking_lot::Mutex;
 use reqwest::Method;
 use tokio::task::JoinSet;
 
@@ -48,13 +47,13 @@ impl FakeApi {
     }
 
     fn requests(&self) -> u64 {
-        self.requests_by_second.lock().unwrap().values().sum()
+        self.requests_by_second.lock().values().sum()
     }
 }
 
 async fn answer(State(api): State<Arc<FakeApi>>, request: Request) -> Response {
     let elapsed = api.started.elapsed();
-    *api.requests_by_second.lock().unwrap().entry(elapsed.as_secs()).or_default() += 1;
+    *api.requests_by_second.lock().entry(elapsed.as_secs()).or_default() += 1;
     if api.fails.load(Ordering::Relaxed) {
         // The connection closes without an answer.
         std::panic::resume_unwind(Box::new("unreachable"));
@@ -67,15 +66,20 @@ async fn answer(State(api): State<Arc<FakeApi>>, request: Request) -> Response {
         true => 0,
         false => elapsed.saturating_sub(api.lag).as_millis(),
     };
-    let encoding = request.headers().get("accept-encoding").cloned();
-    let encoding = encoding.map_or(String::new(), |text| text.to_str().unwrap_or("?").to_owned());
+    let of_request = |name: &str| {
+        let value = request.headers().get(name);
+        value.map_or(String::new(), |text| text.to_str().unwrap_or("?").to_owned())
+    };
     let headers = [
         ("cache-control", PUBLIC.to_owned()),
         ("content-type", "application/json".to_owned()),
         ("etag", format!("\"{people}\"")),
         ("vary", "accept-language, accept-encoding, consistency-token".to_owned()),
         ("x-serial", serial.to_string()),
-        ("x-encoding", encoding),
+        ("x-encoding", of_request("accept-encoding")),
+        ("x-key", of_request("idempotency-key")),
+        ("ratelimit", "\"general\";r=99;t=60".to_owned()),
+        ("x-ratelimit-remaining", "99".to_owned()),
     ];
     (headers, format!("{{\"people\":{people}}}")).into_response()
 }
@@ -181,7 +185,7 @@ fn two_thousand_readers_at_the_closing_instant_are_a_few_requests_and_see_no_num
         let asked: Vec<u64> = apis.apis.iter().map(|api| api.requests()).collect();
         ensure!(asked.iter().filter(|requests| **requests > 0).count() == 1, "{asked:?}");
         for api in &apis.apis {
-            for (second, requests) in api.requests_by_second.lock().unwrap().iter() {
+            for (second, requests) in api.requests_by_second.lock().iter() {
                 let few = *requests <= MAX_REQUESTS_PER_SECOND;
                 ensure!(few, "{requests} requests in second {second}, for {reads} reads");
             }
@@ -355,6 +359,53 @@ fn an_answer_has_the_request_id_of_its_own_request() {
             let response = apis.send(Method::GET, AGGREGATE, &[("x-request-id", id)]).await?;
             ensure!(header(&response, "x-request-id") == id, "{response:?}");
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_answer_names_what_its_own_client_has_left_and_a_kept_one_names_nothing() {
+    scenario(async || {
+        let apis = Apis::start(Duration::ZERO).await?;
+        let names = ["ratelimit", "x-ratelimit-remaining"];
+        let left = |response: &reqwest::Response| names.map(|name| header(response, name));
+        let own = ["\"general\";r=99;t=60", "99"];
+        let first = apis.send(Method::GET, AGGREGATE, &[]).await?;
+        ensure!(left(&first) == own, "{first:?}");
+        let kept = eventually("an answer is kept", Duration::from_secs(10), async || {
+            let response = apis.send(Method::GET, AGGREGATE, &[]).await?;
+            ensure!(header(&response, "cache-status").contains("hit"), "{response:?}");
+            Ok(response)
+        });
+        let kept = kept.await?;
+        ensure!(left(&kept) == ["", ""], "{kept:?}");
+        // Never kept: what counts a person's own submission, and what has values in its address.
+        for (path, headers) in [
+            (AGGREGATE, &[("consistency-token", "1")][..]),
+            ("/budgets/taxes?c.health=40&do=check", &[]),
+        ] {
+            for _ in 0..2 {
+                let response = apis.send(Method::GET, path, headers).await?;
+                ensure!(left(&response) == own, "{path}: {response:?}");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_withdrawal_without_a_key_gets_one_that_is_known_as_the_gateways() {
+    scenario(async || {
+        let apis = Apis::start(Duration::ZERO).await?;
+        let path = "/v1/budgets/taxes/submissions/p-1";
+        let key = async |method: Method, headers: &[(&str, &str)]| -> Result<String> {
+            Ok(header(&apis.send(method, path, headers).await?, "x-key"))
+        };
+        let [first, second] = [key(Method::DELETE, &[]).await?, key(Method::DELETE, &[]).await?];
+        ensure!(first.starts_with("gateway-") && second.starts_with("gateway-"), "{first}");
+        ensure!(first != second, "{first}");
+        ensure!(key(Method::DELETE, &[("idempotency-key", "mine")]).await? == "mine");
+        ensure!(key(Method::PUT, &[]).await?.is_empty(), "only a DELETE is repeated");
         Ok(())
     });
 }

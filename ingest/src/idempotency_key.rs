@@ -16,6 +16,9 @@ use crate::problems::forgotten;
 /// Minimum length of a key that no person scopes, unless it is a UUID: strangers must not choose the same.
 const UNSCOPED_KEY_MIN_LENGTH: usize = 16;
 
+/// How a key begins that a gateway has made for the retries of one request: its client does not know it.
+const GATEWAY_PREFIX: &str = "gateway-";
+
 /// The header `Idempotency-Key`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum IdempotencyKey {
@@ -44,6 +47,11 @@ impl IntoParams for IdempotencyKey {
 }
 
 impl IdempotencyKey {
+    /// Whether a gateway has made the key, for its own retries of one request.
+    pub fn is_of_gateway(&self) -> bool {
+        matches!(self, Self::Text(text) if text.starts_with(GATEWAY_PREFIX))
+    }
+
     /// Returns the id from the header or the body, if either has one. A text means something to its person alone.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use schemas::{Category, CategoryId, IdentityRule};
-use support::{GOOD, Harness, LogMode, SUBMISSIONS, key, lock, until};
+use support::{GOOD, Harness, LogMode, SUBMISSIONS, key, until};
 
 const ID: &str = "0198c0de-0000-7000-8000-000000000001";
 
@@ -319,7 +319,7 @@ async fn an_unknown_outcome_is_reported_with_the_id_for_the_retry() {
     assert!(detail.contains("unknown") && !detail.contains("nothing was accepted"), "{detail}");
     assert_eq!(harness.counted("unknown"), 1);
     let id = detail.split('"').nth(3).unwrap();
-    let record = lock(&harness.log.records)[0].value.clone();
+    let record = harness.log.records.lock()[0].value.clone();
     assert!(schemas::RecordDecoder::default().decode(key("p-1").as_bytes(), &record).is_ok_and(
         |view| view.submission == schemas::SubmissionId(id.parse().unwrap()).fingerprint()
     ));
@@ -401,7 +401,7 @@ async fn a_submission_is_parsed_against_the_categories_that_were_frozen() {
     let mut changed = schemas::Budget::clone(&harness.definitions.get("taxes").unwrap());
     changed.revision += 1;
     changed.categories.reverse();
-    *lock(&harness.definitions.concurrent_change) = Some(changed.clone());
+    *harness.definitions.concurrent_change.lock() = Some(changed.clone());
     harness.post(SUBMISSIONS, GOOD).await.accepted();
     assert_eq!(harness.logged()[0].1, [0, 3_550, 0, 4_000, 0, 0, 0, 0, 2_450, 0]);
 
@@ -414,7 +414,7 @@ async fn a_submission_is_parsed_against_the_categories_that_were_frozen() {
             color: None,
         })
         .to_vec();
-    *lock(&harness.definitions.concurrent_change) = Some(changed);
+    *harness.definitions.concurrent_change.lock() = Some(changed);
     harness.post(SUBMISSIONS, GOOD).await.problem(422, "invalid-allocation");
     assert_eq!(harness.logged(), []);
     // A rejected submission freezes nothing, also when the definition changed meanwhile.
@@ -427,7 +427,7 @@ async fn a_submission_to_a_budget_that_closed_meanwhile_freezes_nothing() {
     let mut closed = schemas::Budget::clone(&harness.definitions.get("taxes").unwrap());
     closed.revision += 1;
     closed.closes_at = Some(Timestamp::now() - SignedDuration::from_hours(1));
-    *lock(&harness.definitions.concurrent_change) = Some(closed);
+    *harness.definitions.concurrent_change.lock() = Some(closed);
     harness.post(SUBMISSIONS, GOOD).await.problem(409, "budget-closed");
     assert!(!harness.definitions.get("taxes").unwrap().frozen);
     assert_eq!(harness.logged(), []);
@@ -452,18 +452,21 @@ async fn a_submission_that_is_not_appended_freezes_nothing() {
 #[tokio::test]
 async fn a_withdrawal_freezes_nothing() {
     let harness = Harness::new();
-    for headers in [&[][..], &[("idempotency-key", "bye")]] {
+    let of_gateway = ("idempotency-key", "gateway-3f1c");
+    for headers in [&[][..], &[("idempotency-key", "bye")], &[of_gateway], &[of_gateway]] {
         harness.delete("/v1/budgets/taxes/submissions/nobody", headers).await.accepted();
     }
     assert!(!harness.definitions.get("taxes").unwrap().frozen);
     assert_eq!(harness.definitions.changes.load(Ordering::SeqCst), 0);
-    // Only the id that the client has chosen can be repeated, so only that one has to be remembered.
-    let generated = |record: &storage::log::NewRecord| {
+    // Only the id that the client has chosen can be repeated later, so only that one has to be remembered.
+    let decoded = |record: &storage::log::NewRecord| {
         let mut decoder = schemas::RecordDecoder::default();
-        decoder.decode(record.key.as_bytes(), &record.value).unwrap().generated_id
+        let decoded = decoder.decode(record.key.as_bytes(), &record.value).unwrap();
+        (decoded.generated_id, decoded.submission)
     };
-    let generated: Vec<bool> = lock(&harness.log.records).iter().map(generated).collect();
-    assert_eq!(generated, [true, false]);
+    let decoded: Vec<_> = harness.log.records.lock().iter().map(decoded).collect();
+    assert_eq!(decoded.iter().map(|one| one.0).collect::<Vec<_>>(), [true, false, true, true]);
+    assert!(decoded[2].1 == decoded[3].1, "the retries of a gateway have one id");
 }
 
 #[tokio::test]

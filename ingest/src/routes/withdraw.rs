@@ -149,7 +149,10 @@ async fn withdraw_person(
         let id = key.submission_id(None, budget, Some(&person), &service.person_secret)?;
         let now_ms = now_ms();
         let origin = service.origin(budget, origin, now_ms);
-        Ok((service.pending_withdrawal(budget, &person, id, origin, now_ms)?, path))
+        let mut pending = service.pending_withdrawal(budget, &person, id, origin, now_ms)?;
+        // No later request has this id: the withdrawal of nobody need not be remembered.
+        pending.client_supplied_id &= !key.is_of_gateway();
+        Ok((pending, path))
     };
     append(service, ticket, budget, prepare).await
 }
