@@ -3,9 +3,10 @@
 //! Every read of the store starts with the active generation, so the registry is read at most once a second, by one
 //! reader for all. The cached term never goes back: readers have already been shown what the later term counts.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use schemas::{Generation, GenerationRegistry, PartitionCount, Term};
 use storage::store::{Generations, StoreError};
 use tokio::sync::Mutex;
@@ -93,12 +94,12 @@ impl ActiveGenerationCache {
         // Of two reads, the later may return the older registry.
         let cached = self.cached().map(|cached| cached.active);
         let newest = cached.into_iter().chain(read).max_by_key(|active| active.term);
-        let mut cached = self.cached.write().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = self.cached.write();
         *cached = newest.map(|active| CachedGeneration { active, read_at });
         Ok(newest)
     }
 
     fn cached(&self) -> Option<CachedGeneration> {
-        *self.cached.read().unwrap_or_else(PoisonError::into_inner)
+        *self.cached.read()
     }
 }

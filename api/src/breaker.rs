@@ -2,9 +2,9 @@
 //!
 //! The breaker only decides. The caller reads, and defines what a failure is.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// When a breaker opens and when it probes.
@@ -63,7 +63,7 @@ impl Breaker {
 
     /// Decides whether the caller may read now.
     pub fn admit(&self, now: Instant) -> BreakerDecision {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         match *state {
             State::Closed { .. } => BreakerDecision::Pass,
             State::Open { until } if now >= until => {
@@ -76,12 +76,12 @@ impl Breaker {
 
     /// Records that an admitted read succeeded.
     pub fn record_success(&self) {
-        *self.lock() = State::Closed { failures: 0 };
+        *self.state.lock() = State::Closed { failures: 0 };
     }
 
     /// Records that an admitted read failed.
     pub fn record_failure(&self, now: Instant) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let open = State::Open { until: now + self.settings.cooldown };
         *state = match *state {
             State::Closed { failures } if failures + 1 < self.settings.failures => {
@@ -95,7 +95,7 @@ impl Breaker {
 
     /// Releases a probe that ended without an outcome; the next caller probes.
     pub fn release_probe(&self, now: Instant) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if matches!(*state, State::HalfOpen) {
             *state = State::Open { until: now };
         }
@@ -103,15 +103,11 @@ impl Breaker {
 
     /// Returns the state.
     pub fn state(&self) -> BreakerState {
-        match *self.lock() {
+        match *self.state.lock() {
             State::Closed { .. } => BreakerState::Closed,
             State::HalfOpen => BreakerState::HalfOpen,
             State::Open { .. } => BreakerState::Open,
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Bounds and counts what clients keep open (waiting reads, streams), in total and per client.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use prometheus::IntGauge;
 use runtime::client::ClientNetwork;
 
@@ -52,7 +53,7 @@ impl ClientLimit {
         self: &Arc<Self>,
         client: ClientNetwork,
     ) -> Result<ClientPermit, LimitReached> {
-        let mut held = self.lock();
+        let mut held = self.held.lock();
         let of_client = held.by_client.get(&client).copied().unwrap_or_default();
         if client.is_known() && of_client >= self.max_per_client {
             return Err(LimitReached::OfClient);
@@ -68,17 +69,13 @@ impl ClientLimit {
 
     /// Returns how many permits are held.
     pub fn held(&self) -> usize {
-        self.lock().total
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HeldPermits> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().total
     }
 }
 
 impl Drop for ClientPermit {
     fn drop(&mut self) {
-        let mut held = self.limit.lock();
+        let mut held = self.limit.held.lock();
         held.total = held.total.saturating_sub(1);
         match held.by_client.get_mut(&self.client) {
             Some(of_client) if *of_client > 1 => *of_client -= 1,

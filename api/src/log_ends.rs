@@ -6,8 +6,9 @@
 //! wait.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use schemas::{LogNumber, Position, RecordAddress, Term};
 use storage::store::PartitionRef;
 
@@ -52,12 +53,12 @@ impl LogEnds {
         }
         let partition = PartitionRef { generation: term.generation, partition: address.partition };
         let too_far = |position: Position| address.offset.0 > farthest_offset(position);
-        let seen = self.lock().get(&partition).copied();
+        let seen = self.seen.lock().get(&partition).copied();
         if !too_far(seen.unwrap_or(Position::START)) {
             return false;
         }
         let Ok(Some(position)) = self.people.rows_position(partition).await else { return false };
-        let mut seen = self.lock();
+        let mut seen = self.seen.lock();
         // Positions of earlier generations are no longer needed.
         seen.retain(|other, _| other.generation >= partition.generation);
         let newest = seen.entry(partition).or_insert(position);
@@ -70,10 +71,6 @@ impl LogEnds {
         let Ok(Some(active)) = self.people.read(self.generation.get()).await else { return false };
         // The cached registry may lack the newest generation.
         log > LogNumber::for_generation(active.next)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<PartitionRef, Position>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

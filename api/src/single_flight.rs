@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -41,7 +42,7 @@ impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
     ) -> (FlightLeader<K, V>, Vec<FlightHandle<V>>) {
         let mut leader =
             FlightLeader { flights: Arc::clone(&self.flights), pending: HashMap::new() };
-        let mut flights = lock(&self.flights);
+        let mut flights = self.flights.lock();
         let handles = keys
             .iter()
             .map(|key| {
@@ -100,7 +101,7 @@ impl<K: Eq + Hash, V> FlightLeader<K, V> {
     pub fn complete(&mut self, key: &K, value: V) {
         if let Some(sender) = self.pending.remove(key) {
             // Remove the flight before sending: later callers must start a new one.
-            lock(&self.flights).remove(key);
+            self.flights.lock().remove(key);
             sender.send_replace(Some(value));
         }
     }
@@ -108,15 +109,11 @@ impl<K: Eq + Hash, V> FlightLeader<K, V> {
 
 impl<K: Eq + Hash, V> Drop for FlightLeader<K, V> {
     fn drop(&mut self) {
-        let mut flights = lock(&self.flights);
+        let mut flights = self.flights.lock();
         for key in self.pending.keys() {
             flights.remove(key);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

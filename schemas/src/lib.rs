@@ -35,6 +35,7 @@ pub mod redis;
 mod registry;
 mod report;
 mod revoked_codes;
+mod rfc3339;
 mod row;
 mod serial_set;
 mod signal;
@@ -82,7 +83,8 @@ pub use history::{
 };
 pub use log::{LogNumber, LogRef};
 pub use one_time_code::{
-    CODE_LIFETIME, CodeHolder, KeyedHash, MAIL_LIMITS, MAX_CODE_TRIES, MailLimit,
+    CODE_LIFETIME, CodeHolder, KeyedHash, MAIL_LIMITS, MAX_CODE_TRIES, MAX_CODE_TRIES_OF_CLIENT,
+    MailLimit,
 };
 pub use owner_name::{fold_version_of_owner, owner_name};
 pub use partition::{PartitionCount, PartitionCountFault, PartitionId, partition_for};
@@ -107,6 +109,7 @@ pub use registry::{
 };
 pub use report::{PartitionReport, TotalsComparison};
 pub use revoked_codes::{CodeValidity, MAX_REVOKED_RANGES, RevokedCodes, StoredRevocations};
+pub use rfc3339::{Rfc3339Fault, parse_rfc3339};
 pub use row::{
     PersonRow, PersonRowDecoder, PersonRowFault, RECENT_SUBMISSIONS, bucket_of, buckets,
 };

@@ -74,6 +74,9 @@ pub(super) fn aggregate(
 struct WithheldBody<'a> {
     budget: &'a str,
     name: &'a str,
+    /// `true`, or absent.
+    #[serde(rename = "final", skip_serializing_if = "Option::is_none")]
+    is_final: Option<bool>,
     withheld: WithheldReason,
     version: &'a str,
 }
@@ -92,11 +95,13 @@ pub(super) fn withheld(
     budget: &Budget,
     version: &str,
     withheld: Withheld,
+    is_final: bool,
 ) -> serde_json::Result<Vec<u8>> {
     let reason = |reason, until, state| WithheldReason { reason, until, state };
     serde_json::to_vec(&WithheldBody {
         budget: budget.id.as_str(),
         name: &budget.name,
+        is_final: is_final.then_some(true),
         withheld: match withheld {
             Withheld::AfterClose(until) => reason("after_close", Some(until), None),
             Withheld::Counting(until) => reason("after_close", Some(until), Some("counting")),

@@ -248,7 +248,7 @@ fn render(
     distribution: bool,
 ) -> Result<Rendered, AnswerError> {
     if let Some(reason) = withheld {
-        return render_withheld(budget, reason);
+        return render_withheld(budget, reason, totals.is_final());
     }
     let version = AggregateVersion::of(totals).to_string();
     let form = if distribution { ".distribution" } else { "" };
@@ -264,7 +264,11 @@ fn render(
 }
 
 /// Renders an answer that depends on no submission.
-fn render_withheld(budget: &Budget, reason: Withheld) -> Result<Rendered, AnswerError> {
+fn render_withheld(
+    budget: &Budget,
+    reason: Withheld,
+    is_final: bool,
+) -> Result<Rendered, AnswerError> {
     let form = match reason {
         Withheld::AfterClose(_) => "withheld-until-closed",
         Withheld::Counting(_) => "withheld-counting",
@@ -272,8 +276,9 @@ fn render_withheld(budget: &Budget, reason: Withheld) -> Result<Rendered, Answer
         Withheld::UnknownRule => "withheld-unknown-rule",
     };
     let version = AggregateVersion::LOWEST.to_string();
-    let body = body::withheld(budget, &version, reason).map_err(|_| AnswerError::Json)?;
-    let etag = HeaderValue::try_from(format!("\"{form}.r{}\"", budget.revision));
+    let body = body::withheld(budget, &version, reason, is_final).map_err(|_| AnswerError::Json)?;
+    let finality = if is_final { ".final" } else { "" };
+    let etag = HeaderValue::try_from(format!("\"{form}.r{}{finality}\"", budget.revision));
     Ok(Rendered::new(body, etag.map_err(|_| AnswerError::Json)?))
 }
 

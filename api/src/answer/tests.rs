@@ -212,7 +212,13 @@ fn a_budget_below_its_minimum_of_people_shows_no_number() {
     let with_minimum = Budget { minimum_people: 2, ..budget(2) };
     let one = json(answer(with_minimum.clone(), totals(&[vec![5_000, 5_000]])).plain());
     assert_eq!(one["withheld"], serde_json::json!({"reason": "minimum_people", "until": null}));
-    assert_eq!(one.get("people"), None);
+    assert_eq!((one.get("people"), one.get("final")), (None, None));
+    let closed = CombinedTotals { closed_partitions: 2, ..totals(&[vec![5_000, 5_000]]) };
+    let closing = Budget { closes_at: Some(at("2026-11-20T13:00:00Z")), ..with_minimum.clone() };
+    let (open, closed) =
+        (answer(closing.clone(), totals(&[vec![5_000, 5_000]])), answer(closing, closed));
+    assert_eq!(json(closed.plain())["final"], true);
+    assert_ne!(open.plain().etag, closed.plain().etag);
     let two = totals(&[vec![5_000, 5_000], vec![1_000, 9_000]]);
     assert_eq!(json(answer(with_minimum, two).plain())["people"], 2);
 }

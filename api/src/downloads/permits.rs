@@ -5,9 +5,10 @@
 //! room.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus::IntGauge;
 use runtime::client::ClientNetwork;
 use tokio::time::Instant;
@@ -113,7 +114,7 @@ impl DownloadPermits {
         self: &Arc<Self>,
         client: ClientNetwork,
     ) -> Result<DownloadPermit, NoPermit> {
-        let mut taken = self.lock();
+        let mut taken = self.taken.lock();
         let of_client = taken.permits.iter().filter(|permit| permit.client == client).count();
         if client.is_known() && of_client >= self.max_per_client {
             taken.evict_slow(|permit| permit.client == client).ok_or(NoPermit::AllOfClientTaken)?;
@@ -129,10 +130,6 @@ impl DownloadPermits {
 
     fn report(&self, taken: &HeldPermits) {
         self.in_progress.set(i64::try_from(taken.permits.len()).unwrap_or(i64::MAX));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HeldPermits> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -155,7 +152,7 @@ impl DownloadPermit {
     /// # Errors
     /// When the permit was taken away because the reader was too slow.
     pub(super) fn note_chunk(&self) -> io::Result<()> {
-        let mut taken = self.permits.lock();
+        let mut taken = self.permits.taken.lock();
         let permit = taken.permits.iter_mut().find(|permit| permit.number == self.number);
         let permit = permit.ok_or_else(|| {
             io::Error::new(
@@ -170,7 +167,7 @@ impl DownloadPermit {
 
 impl Drop for DownloadPermit {
     fn drop(&mut self) {
-        let mut taken = self.permits.lock();
+        let mut taken = self.permits.taken.lock();
         taken.permits.retain(|permit| permit.number != self.number);
         self.permits.report(&taken);
     }

@@ -35,6 +35,7 @@ const POSITIONS: HeaderName = HeaderName::from_static("allocator-positions");
 const VERSION: HeaderName = HeaderName::from_static("allocator-version");
 const GENERATION: HeaderName = HeaderName::from_static("allocator-generation");
 const PEOPLE: HeaderName = HeaderName::from_static("allocator-people");
+const ANNULLED: HeaderName = HeaderName::from_static("allocator-annulled");
 
 impl ApiState {
     /// Returns whether the budget's results are withheld now, or are not final and move in steps, which an export would
@@ -178,6 +179,7 @@ fn headers(manifest: &Manifest, budget: &str) -> HeaderMap {
         (VERSION, manifest.version.clone()),
         (GENERATION, manifest.generation.to_string()),
         (PEOPLE, summary.people.to_string()),
+        (ANNULLED, summary.annulled.to_string()),
         (LAST_MODIFIED, http_date(manifest.exported_at).unwrap_or_default()),
     ];
     let texts = texts.into_iter().filter(|(_, text)| !text.is_empty());

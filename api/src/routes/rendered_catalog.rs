@@ -1,9 +1,10 @@
 //! The JSON bodies of the budget definitions with their ETags, rendered once per change of the catalog.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use schemas::{Budget, BudgetId};
 use serde::Serialize;
 use storage::control::Catalog;
@@ -47,7 +48,7 @@ impl RenderedDefinitions {
         if let Some(current) = rendered() {
             return current;
         }
-        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _replacing = self.replacing.lock();
         // Another request may have replaced them meanwhile.
         rendered().unwrap_or_else(|| {
             let next = Arc::new(RenderedCatalog::new(Arc::clone(catalog)));

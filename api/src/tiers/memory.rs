@@ -6,12 +6,13 @@
 //! fetch the answers.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use schemas::{Budget, BudgetId, CombinedTotals};
 use storage::control::Catalog;
 use tokio::sync::watch;
@@ -213,7 +214,7 @@ impl MemoryEntry {
         provenance: Provenance,
         queried_at: Micros,
     ) -> Result<OfferVerdict, AnswerError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock();
         let current = self.answer.load_full();
         let mut shows_change = false;
         let verdict = current.as_deref().map_or(OfferVerdict::Newer, |current| {
@@ -256,7 +257,7 @@ impl MemoryEntry {
         if verdict.is_in_memory() || offered.0.term.number <= current.totals().term.number {
             return verdict;
         }
-        let mut grace = self.term_grace.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut grace = self.term_grace.lock();
         let decided = grace.decide(verdict, current.totals(), offered, Instant::now());
         if decided != verdict {
             let generation = offered.0.term.generation.0;
@@ -314,7 +315,7 @@ impl MemoryEntry {
         if self.answer.load().as_deref().and_then(&wanted).is_none() {
             return;
         }
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock();
         let Some(current) = self.answer.load_full() else { return };
         let Some(budget) = wanted(&current) else { return };
         match Answer::new(budget, Arc::clone(current.totals()), current.provenance(), now) {

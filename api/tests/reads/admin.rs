@@ -250,8 +250,8 @@ async fn generations_are_listed_with_the_reports_of_shadow_generations() {
         reported_at_ms: 1_795_212_000_456,
     };
     let reports = [(Generation(4), vec![None, Some(report), None])];
-    server.store.reports.lock().unwrap().extend(reports);
-    *server.store.registry.lock().unwrap() = Some(registry);
+    server.store.reports.lock().extend(reports);
+    *server.store.registry.lock() = Some(registry);
 
     let list = server.get(GENERATIONS).await.json();
     assert_eq!((&list["revision"], &list["term"]), (&json!(9), &json!(3)));

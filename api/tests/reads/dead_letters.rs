@@ -104,7 +104,7 @@ async fn a_dead_letter_is_shown_with_at_most_4096_of_its_bytes() {
     // The log holds another record at the address, or none.
     let address: RecordAddress = "1.4".parse().unwrap();
     let record = |value: &[u8]| {
-        let mut records = server.dead_letters.records.lock().unwrap();
+        let mut records = server.dead_letters.records.lock();
         records.retain(|(other, ..)| *other != address);
         records.push((address, vec![7; 16], value.to_vec()));
     };
@@ -114,7 +114,7 @@ async fn a_dead_letter_is_shown_with_at_most_4096_of_its_bytes() {
         dead_letter["record"],
         json!({"key": null, "value": null, "trouble": "another record is at this address now"})
     );
-    server.dead_letters.records.lock().unwrap().clear();
+    server.dead_letters.records.lock().clear();
     let dead_letter = get_json(&server, &format!("{DEAD_LETTERS}/1.4")).await;
     assert_eq!(dead_letter["record"]["trouble"], "the log has no record at 4");
 }

@@ -32,7 +32,7 @@ fn put(server: &TestServer, audience: Audience, job: u128, people: u64, rows: &[
         name: "The town budget".into(),
         positions: vec![Position(7), Position(0), Position(12)],
         people,
-        annulled: 0,
+        annulled: 1,
         categories: vec![category("health"), category("education")],
     };
     let manifest = Manifest {
@@ -68,6 +68,7 @@ async fn the_newest_published_export_is_served_with_headers_that_describe_it() {
         ("allocator-version", "1.2.3"),
         ("allocator-generation", "3"),
         ("allocator-people", "2"),
+        ("allocator-annulled", "1"),
     ] {
         assert_eq!(got.header(name), value, "{name}");
     }

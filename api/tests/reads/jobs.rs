@@ -160,7 +160,7 @@ async fn jobs_are_listed_by_their_state() {
     assert_eq!((&job["verdict"], &job["result"]), (&json!("different"), &json!("partition 1")));
     assert_eq!((&job["worker"], &job["attempts"]), (&json!("processor-1"), &json!(1)));
     let id = JobId::from_name("anna", "of a newer release");
-    server.jobs.unreadable.lock().unwrap().push(UnreadableJob { id, revision: 1 });
+    server.jobs.unreadable.lock().push(UnreadableJob { id, revision: 1 });
     assert_eq!(get_json(&server, JOBS).await["unreadable"], json!([id.to_string()]));
     let got = send_as(&server, "GET", &format!("{JOBS}?state=asleep"), VIEWER).await;
     assert_eq!((got.status.as_u16(), problem_slug(&got).as_str()), (400, "malformed"));

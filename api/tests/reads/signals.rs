@@ -32,7 +32,7 @@ fn server() -> TestServer {
     signals.push(signal(7, Some(1), 6));
     signals.push(signal(8, None, 7));
     signals.push(Signal { budget: id("town"), ..signal(9, Some(2), 5) });
-    *server.signals.signals.lock().unwrap() = signals;
+    *server.signals.signals.lock() = signals;
     server
 }
 

@@ -7,7 +7,9 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 use runtime::problem::{Faults, Problem, ProblemKind};
-use schemas::{Budget, BudgetId, Category, CategoryId, IdentityRule, ResultsVisibility};
+use schemas::{
+    Budget, BudgetId, Category, CategoryId, IdentityRule, ResultsVisibility, parse_rfc3339,
+};
 use serde_json::value::RawValue;
 
 use super::json::{json_type, parse_known_members, parse_string};
@@ -107,34 +109,6 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
     }
 }
 
-/// Whether a text has the form of RFC 3339. The library takes more: a time zone in brackets, which it would drop, and
-/// forms of ISO 8601.
-fn is_rfc3339(text: &str) -> bool {
-    let is_form = |text: &[u8], form: &[u8]| {
-        text.len() == form.len()
-            && text.iter().zip(form).all(|(byte, form)| match form {
-                b'0' => byte.is_ascii_digit(),
-                b'T' => matches!(byte, b'T' | b't'),
-                _ => byte == form,
-            })
-    };
-    let Some((date_and_time, rest)) = text.as_bytes().split_at_checked(19) else { return false };
-    let offset = match rest.strip_prefix(b".") {
-        Some(rest) => {
-            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            if digits == 0 {
-                return false;
-            }
-            rest.get(digits..).unwrap_or_default()
-        }
-        None => rest,
-    };
-    is_form(date_and_time, b"0000-00-00T00:00:00")
-        && (matches!(offset, b"Z" | b"z")
-            || is_form(offset, b"+00:00")
-            || is_form(offset, b"-00:00"))
-}
-
 /// Returns a text that breaks no rule, in place of a text that cannot be parsed.
 pub(super) fn placeholder() -> String {
     "unreadable".to_owned()
@@ -173,19 +147,7 @@ impl DefinitionParser {
 
     fn timestamp(&mut self, value: Option<&RawValue>, pointer: &str) -> Option<Timestamp> {
         let text = self.optional_text(value, pointer)?;
-        if !is_rfc3339(&text) {
-            let detail = "must be an RFC 3339 timestamp such as 2026-11-21T12:00:00Z";
-            self.faults.invalid(pointer, detail);
-            return None;
-        }
-        text.parse()
-            .map_err(|_| {
-                self.faults.invalid(
-                    pointer,
-                    "must be a time that exists, and not later than 9999-12-30T22:00:00Z",
-                );
-            })
-            .ok()
+        parse_rfc3339(&text).map_err(|fault| self.faults.invalid(pointer, fault.to_string())).ok()
     }
 
     pub(super) fn choice<T: Default + Copy, const N: usize>(

@@ -3,7 +3,7 @@
 //! Reads the log of signals: one read at a time in this process, bounded in time and memory, and its result is used for
 //! ten seconds.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -11,6 +11,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use fraud::summary::{DEFAULT_HOURS, MAX_HOURS, SummaryWindow, summarize};
 use fraud::view::SignalsView;
+use parking_lot::Mutex;
 use runtime::clock::now_ms;
 use runtime::problem::{Faults, Problem, ProblemKind};
 use schemas::BudgetId;
@@ -99,7 +100,7 @@ impl Inner {
     }
 
     fn find_cached(&self, key: &Key) -> Option<Arc<SignalsView>> {
-        let cached = self.lock();
+        let cached = self.cached.lock();
         let (.., view) = cached
             .iter()
             .find(|(other, read_at, _)| other == key && read_at.elapsed() < CACHE_DURATION)?;
@@ -107,15 +108,11 @@ impl Inner {
     }
 
     fn cache(&self, key: Key, view: &Arc<SignalsView>) {
-        let mut cached = self.lock();
+        let mut cached = self.cached.lock();
         cached.retain(|(other, read_at, _)| *other != key && read_at.elapsed() < CACHE_DURATION);
         if cached.len() < MAX_CACHED {
             cached.push((key, Instant::now(), Arc::clone(view)));
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<(Key, Instant, Arc<SignalsView>)>> {
-        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,7 +14,7 @@ use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, LINK, VARY};
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use runtime::clock::now_ms;
-use runtime::http::prefers;
+use runtime::http::{ChargedBody, prefers};
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{Budget, InstantTotals};
 
@@ -161,6 +161,7 @@ fn respond(
         }
     }
     note_surrogate_key(headers, surrogate_key(&budget.id));
+    response.extensions_mut().insert(ChargedBody);
     Ok(response)
 }
 

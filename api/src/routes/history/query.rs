@@ -5,8 +5,8 @@ use std::ops::Range;
 use axum::extract::Query;
 use http::Uri;
 use jiff::Timestamp;
-use runtime::problem::{FieldFault, Problem, ProblemKind};
-use schemas::{HistoryInstant, HistoryStep};
+use runtime::problem::{Faults, Problem, ProblemKind};
+use schemas::{HistoryInstant, HistoryStep, parse_rfc3339};
 
 use crate::history::{MAX_INSTANTS, SETTLING_DELAY};
 
@@ -40,45 +40,35 @@ impl HistoryQuery {
         let Ok(Query(pairs)) = Query::<Vec<(String, String)>>::try_from_uri(uri) else {
             return Err(Problem::new(ProblemKind::Malformed).detail("the query is malformed"));
         };
-        let (mut query, mut faults) = (Self::default(), Vec::new());
-        let mut fault = |parameter: &str, detail: &str| {
-            faults.push(FieldFault { pointer: parameter.to_owned(), detail: detail.to_owned() });
-        };
+        let (mut query, mut faults) = (Self::default(), Faults::default());
         for (name, value) in pairs {
             match name.as_str() {
-                "from" | "to" => match value.parse::<Timestamp>() {
+                "from" | "to" => match parse_rfc3339(&value) {
                     Ok(at) if name == "from" => query.from = Some(at),
                     Ok(at) => query.to = Some(at),
-                    Err(_) => {
-                        fault(&name, "must be an RFC 3339 time, such as 2026-11-20T21:00:00Z")
-                    }
+                    Err(fault) => faults.malformed(name, fault.to_string()),
                 },
                 "step" => match value.parse::<HistoryStep>() {
                     Ok(step) => query.step = Some(step),
-                    Err(error) => fault("step", &format!("{error}")),
+                    Err(error) => faults.malformed("step", error.to_string()),
                 },
                 "limit" => match value.parse::<u32>() {
                     Ok(limit @ 1..=MAX_INSTANTS) => query.limit = Some(limit),
-                    _ => fault("limit", &format!("must be a number from 1 to {MAX_INSTANTS}")),
+                    _ => faults
+                        .malformed("limit", format!("must be a number from 1 to {MAX_INSTANTS}")),
                 },
                 "format" => match value.as_str() {
                     "json" => query.format = Some(Format::Json),
                     "csv" => query.format = Some(Format::Csv),
-                    _ => fault("format", "must be `json` or `csv`"),
+                    _ => faults.malformed("format", "must be `json` or `csv`"),
                 },
                 _ => {}
             }
         }
         if query.from.is_some_and(|from| query.to.is_some_and(|to| from > to)) {
-            fault("from", "must not be after `to`");
+            faults.malformed("from", "must not be after `to`");
         }
-        if faults.is_empty() {
-            Ok(query)
-        } else {
-            Err(Problem::new(ProblemKind::Malformed)
-                .detail("the query is malformed")
-                .faults(faults))
-        }
+        if faults.is_empty() { Ok(query) } else { Err(faults.into_problem(ProblemKind::Malformed)) }
     }
 
     /// Returns the instants that answer the query at a time, so many at most.
@@ -210,11 +200,14 @@ mod tests {
 
     #[test]
     fn every_fault_is_named() {
-        let text = "/?from=yesterday&to=2026-11-20&step=year&limit=1001&format=xml";
+        let text = "/?from=2026-11-20T00:00:00Z[UTC]&to=2026-11-20&step=year&limit=1001&format=xml";
         let problem = HistoryQuery::parse(&text.parse().unwrap()).unwrap_err();
         let named: Vec<_> =
             problem.recorded_faults().iter().map(|fault| fault.pointer.as_str()).collect();
         assert_eq!(named, ["from", "to", "step", "limit", "format"]);
+        let repeated = format!("/?{}", "to=&".repeat(1_000));
+        let problem = HistoryQuery::parse(&repeated.parse().unwrap()).unwrap_err();
+        assert_eq!(problem.recorded_faults().len(), 100);
         let turned = "/?from=2026-11-20T00:00:00Z&to=2026-11-19T00:00:00Z";
         assert!(HistoryQuery::parse(&turned.parse().unwrap()).is_err());
     }

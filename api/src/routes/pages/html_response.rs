@@ -9,7 +9,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use page::gzip;
-use runtime::http::{ContentCoding, digest, has_already, quoted_etag};
+use runtime::http::{ChargedBody, ContentCoding, digest, has_already, quoted_etag};
 
 use crate::routes::response::{PUBLIC, note_surrogate_key};
 
@@ -87,6 +87,7 @@ pub(in crate::routes) fn public_page(
 pub(super) fn private_page(status: StatusCode, html: String) -> Response {
     let mut response = Response::new(Body::from(html));
     *response.status_mut() = status;
+    response.extensions_mut().insert(ChargedBody);
     response.headers_mut().insert(CACHE_CONTROL, PRIVATE);
     add_page_headers(response.headers_mut());
     response

@@ -15,10 +15,11 @@
 
 mod totals;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{TryStreamExt, stream};
+use parking_lot::Mutex;
 use schemas::{BudgetId, CombinedTotals, PersonRow, buckets};
 use storage::store::{PartitionRef, Store, StoreError};
 use tokio::sync::watch;
@@ -105,14 +106,14 @@ impl Recounts {
 
     /// Returns whether the latest recount found too many rows.
     pub fn is_too_large(&self) -> bool {
-        let running = self.lock();
+        let running = self.running.lock();
         running.as_ref().is_some_and(|running| {
             matches!(&*running.result.borrow(), Some(Err(NoAnswer::TooManyPeople { .. })))
         })
     }
 
     fn join(self: &Arc<Self>) -> Result<RunningRecount, NoAnswer> {
-        let mut running = self.lock();
+        let mut running = self.running.lock();
         if let Some(running) = &*running {
             return Ok(running.clone());
         }
@@ -170,29 +171,25 @@ impl Recounts {
         let scanned = stream::iter(scans)
             .try_for_each_concurrent(MAX_CONCURRENT_SCANS, async |(partition, bucket)| {
                 let mut count = |row: PersonRow| {
-                    let mut counting = counting.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut counting = counting.lock();
                     counting.rows += 1;
                     if counting.rows <= self.max_people {
                         counting.totals.count(partition.partition, row);
                     }
                 };
                 self.store.read_people(partition, bucket, &mut count).await?;
-                let rows = counting.lock().unwrap_or_else(PoisonError::into_inner).rows;
+                let rows = counting.lock().rows;
                 if rows > self.max_people { Err(ScanEnd::TooManyRows) } else { Ok(()) }
             })
             .await;
         match scanned {
             Ok(()) => {
-                let counting = counting.into_inner().unwrap_or_else(PoisonError::into_inner);
+                let counting = counting.into_inner();
                 Ok(Ok(Some(counting.totals)))
             }
             Err(ScanEnd::TooManyRows) => Ok(Err(TooManyRows)),
             Err(ScanEnd::Failed(error)) => Err(unavailable(error)),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<RunningRecount>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -221,7 +218,7 @@ struct EndedOnDrop<'a>(&'a Recounts);
 
 impl Drop for EndedOnDrop<'_> {
     fn drop(&mut self) {
-        *self.0.lock() = None;
+        *self.0.running.lock() = None;
     }
 }
 

@@ -1,9 +1,9 @@
 //! Fake lists of annulments.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use schemas::*;
 use storage::control::{AnnulmentChangeError, AnnulmentRegisters, ControlTopicError};
 
@@ -19,7 +19,7 @@ pub struct FakeAnnulments {
 impl AnnulmentRegisters for FakeAnnulments {
     async fn annulments(&self, budget: &BudgetId) -> Result<StoredAnnulments, ControlTopicError> {
         self.switch.pass().await.map_err(ControlTopicError::Unavailable)?;
-        Ok(self.stored.lock().unwrap().get(budget).cloned().unwrap_or_default())
+        Ok(self.stored.lock().get(budget).cloned().unwrap_or_default())
     }
 
     async fn change_annulments(
@@ -35,7 +35,7 @@ impl FakeAnnulments {
     /// Applies a change, as a job does.
     pub fn apply(&self, budget: &str, change: &AnnulmentChange) {
         let budget = BudgetId::parse(budget).unwrap();
-        let mut stored = self.stored.lock().unwrap();
+        let mut stored = self.stored.lock();
         let current = stored.entry(budget).or_default();
         let mut register = current.register().unwrap().clone();
         assert!(register.apply(change).unwrap());

@@ -1,8 +1,9 @@
 //! A fake dead letter journal, and the log that holds the records' bytes.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use schemas::*;
 use storage::log::dead_letters::DeadLetterJournalOpener;
 use storage::log::{
@@ -36,15 +37,12 @@ impl FakeDeadLetters {
             value_bytes: value.len() as u64,
             appended_at_ms: 1_795_212_000_123,
         };
-        self.entries.lock().unwrap().push(JournalEntry::DeadLetter(address, meta));
-        self.records.lock().unwrap().push((address, key.to_vec(), value.to_vec()));
+        self.entries.lock().push(JournalEntry::DeadLetter(address, meta));
+        self.records.lock().push((address, key.to_vec(), value.to_vec()));
     }
 
     pub fn decide(&self, address: &str, decision: Decision) {
-        self.entries
-            .lock()
-            .unwrap()
-            .push(JournalEntry::Decision(address.parse().unwrap(), decision));
+        self.entries.lock().push(JournalEntry::Decision(address.parse().unwrap(), decision));
     }
 }
 
@@ -75,7 +73,7 @@ impl DeadLetterJournal for OpenFakeDeadLetters {
                 let _ = entries.send(Err(ReadError::Unavailable(reason))).await;
                 return;
             }
-            let all = dead_letters.entries.lock().unwrap().clone();
+            let all = dead_letters.entries.lock().clone();
             for entry in all {
                 let _ = entries.send(Ok(entry)).await;
             }
@@ -109,7 +107,7 @@ impl LogReader for OpenFakeDeadLetters {
         _: watch::Receiver<Position>,
     ) -> RecordStream {
         let (batches, receiver) = mpsc::channel(1);
-        let records = self.0.records.lock().unwrap();
+        let records = self.0.records.lock();
         let found = records.iter().find(|(address, ..)| {
             (address.partition, Position(address.offset.0)) == (partition, at)
         });

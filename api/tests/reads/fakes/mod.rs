@@ -6,10 +6,11 @@ mod signals;
 mod store;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use schemas::job::{Job, JobId};
 use schemas::*;
 use storage::cache::{Cache, CacheError, CacheUpdate};
@@ -66,7 +67,7 @@ pub struct FakeCache {
 impl FakeCache {
     /// Sets the totals without a cache update.
     pub fn put(&self, budget: &str, totals: Option<CombinedTotals>) {
-        let mut answers = self.answers.lock().unwrap();
+        let mut answers = self.answers.lock();
         match totals {
             Some(totals) => answers.insert(id(budget), totals),
             None => answers.remove(&id(budget)),
@@ -74,17 +75,17 @@ impl FakeCache {
     }
 
     pub fn get(&self, budget: &str) -> Option<CombinedTotals> {
-        self.answers.lock().unwrap().get(&id(budget)).cloned()
+        self.answers.lock().get(&id(budget)).cloned()
     }
 
     pub fn send_update(&self, update: CacheUpdate) {
-        if let Some(updates) = &*self.updates.lock().unwrap() {
+        if let Some(updates) = &*self.updates.lock() {
             let _ = updates.send(update);
         }
     }
 
     pub fn reads_of(&self, budget: &str) -> usize {
-        self.reads_by_budget.lock().unwrap().get(&id(budget)).copied().unwrap_or_default()
+        self.reads_by_budget.lock().get(&id(budget)).copied().unwrap_or_default()
     }
 }
 
@@ -112,11 +113,11 @@ impl Cache for FakeCache {
     async fn read(&self, budgets: &[BudgetId]) -> Result<Vec<Option<CombinedTotals>>, CacheError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         for budget in budgets {
-            *self.reads_by_budget.lock().unwrap().entry(budget.clone()).or_default() += 1;
+            *self.reads_by_budget.lock().entry(budget.clone()).or_default() += 1;
         }
         // Taken before waiting for the switch: a slow answer reflects the moment of the read.
         let found = {
-            let answers = self.answers.lock().unwrap();
+            let answers = self.answers.lock();
             budgets.iter().map(|budget| answers.get(budget).cloned()).collect()
         };
         self.switch.pass().await.map_err(CacheError)?;
@@ -124,7 +125,7 @@ impl Cache for FakeCache {
     }
 
     fn subscribe(&self) -> broadcast::Receiver<CacheUpdate> {
-        self.updates.lock().unwrap().get_or_insert_with(|| broadcast::channel(8).0).subscribe()
+        self.updates.lock().get_or_insert_with(|| broadcast::channel(8).0).subscribe()
     }
 }
 
@@ -141,7 +142,7 @@ impl JobStore for FakeJobs {
     async fn job_rows(&self) -> Result<JobRows, StoreError> {
         self.switch.pass().await.map_err(unavailable)?;
         let mut rows = self.stored.job_rows().await?;
-        rows.unreadable.clone_from(&self.unreadable.lock().unwrap());
+        rows.unreadable.clone_from(&self.unreadable.lock());
         Ok(rows)
     }
 
@@ -171,14 +172,14 @@ pub struct FakeDefinitions {
 
 impl FakeDefinitions {
     pub fn put(&self, budget: Budget) {
-        let mut catalog = self.catalog.lock().unwrap();
+        let mut catalog = self.catalog.lock();
         *catalog = Arc::new(catalog.with(Arc::new(budget)));
         self.changed.send_replace(());
     }
 
     /// Replaces a definition by one that another release stored.
     pub fn put_stored(&self, id: &BudgetId, json: &str) {
-        let mut catalog = self.catalog.lock().unwrap();
+        let mut catalog = self.catalog.lock();
         *catalog = Arc::new(catalog.with_stored(id, StoredBudget::parse(json.as_bytes())));
         self.changed.send_replace(());
     }
@@ -187,7 +188,7 @@ impl FakeDefinitions {
 #[async_trait]
 impl BudgetDefinitions for FakeDefinitions {
     fn catalog(&self) -> Arc<Catalog> {
-        Arc::clone(&self.catalog.lock().unwrap())
+        Arc::clone(&self.catalog.lock())
     }
 
     fn is_loaded(&self) -> bool {

@@ -1,9 +1,10 @@
 //! A fake log of signals.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use schemas::{BudgetId, Signal};
 use storage::log::{AppendError, ReadError};
 use storage::signals::{
@@ -23,7 +24,7 @@ pub struct FakeSignals {
 #[async_trait]
 impl SignalEraser for FakeSignals {
     async fn erase(&self, budget: &BudgetId) -> Result<SignalErasure, AppendError> {
-        self.signals.lock().unwrap().retain(|signal| signal.budget != *budget);
+        self.signals.lock().retain(|signal| signal.budget != *budget);
         Ok(SignalErasure::Erased)
     }
 }
@@ -32,7 +33,7 @@ impl SignalReader for FakeSignals {
     fn read(&self, query: SignalQuery) -> SignalStream {
         self.reads.fetch_add(1, Ordering::SeqCst);
         let (sender, receiver) = mpsc::channel(1);
-        let mut signals = self.signals.lock().unwrap().clone();
+        let mut signals = self.signals.lock().clone();
         signals.retain(|signal| {
             query.accepted_ms.contains(&signal.accepted_at_ms)
                 && query.budget.as_ref().is_none_or(|budget| *budget == signal.budget)

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use schemas::*;
 use storage::store::*;
 
@@ -34,27 +34,27 @@ pub struct FakeStore {
 
 impl FakeStore {
     pub fn put(&self, budget: &str, totals: Vec<Option<BudgetTotals>>) {
-        self.totals.lock().unwrap().insert(id(budget), totals);
+        self.totals.lock().insert(id(budget), totals);
     }
 
     pub fn reads_of(&self, budget: &str) -> usize {
-        self.reads_by_budget.lock().unwrap().get(&id(budget)).copied().unwrap_or_default()
+        self.reads_by_budget.lock().get(&id(budget)).copied().unwrap_or_default()
     }
 
     /// Switches to a generation in a new term. Generation 1 in term 1 is active from the start.
     pub fn switch_generation(&self, number: u32, generation: u32) {
         let generation = Generation(generation);
-        *self.term.lock().unwrap() = Some(Term { number, generation, log: LogNumber::FIRST });
+        *self.term.lock() = Some(Term { number, generation, log: LogNumber::FIRST });
     }
 
     /// Writes a history point of any budget.
     pub fn put_history(&self, partition: u32, point: HistoryPoint) {
-        self.history.lock().unwrap().push((PartitionId(partition), point));
+        self.history.lock().push((PartitionId(partition), point));
     }
 
     /// Writes a person row, replacing the previous one.
     pub fn put_row(&self, partition: PartitionId, row: PersonRow) {
-        let mut rows = self.rows.lock().unwrap();
+        let mut rows = self.rows.lock();
         rows.retain(|(_, other)| other.person != row.person);
         rows.push((partition, row));
     }
@@ -92,12 +92,12 @@ impl Checkpoints for FakeStore {
     ) -> Result<Vec<Result<BudgetSummary, DamagedTotals>>, StoreError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         for budget in budgets {
-            *self.reads_by_budget.lock().unwrap().entry(budget.clone()).or_default() += 1;
+            *self.reads_by_budget.lock().entry(budget.clone()).or_default() += 1;
         }
         // Taken before waiting for the switch: a slow answer reflects the moment of the read.
         let found = {
             let unclaimed = || Ok(vec![None; partitions.get() as usize]);
-            let totals = self.totals.lock().unwrap();
+            let totals = self.totals.lock();
             let summary = |budget| totals.get(budget).cloned().map_or_else(unclaimed, Ok);
             budgets.iter().map(summary).collect()
         };
@@ -129,7 +129,7 @@ impl People for FakeStore {
     ) -> Result<(), StoreError> {
         self.scans.fetch_add(1, Ordering::SeqCst);
         self.people_switch.pass().await.map_err(unavailable)?;
-        let rows = self.rows.lock().unwrap().clone();
+        let rows = self.rows.lock().clone();
         rows.into_iter()
             .filter(|(at, person)| {
                 *at == partition.partition && bucket_of(&person.person) == bucket
@@ -145,7 +145,7 @@ impl People for FakeStore {
     ) -> Result<Option<PersonRow>, StoreError> {
         self.row_reads.fetch_add(1, Ordering::SeqCst);
         self.people_switch.pass().await.map_err(unavailable)?;
-        let rows = self.rows.lock().unwrap();
+        let rows = self.rows.lock();
         let mut of_partition = rows.iter().filter(|(at, _)| *at == partition.partition);
         Ok(of_partition.find(|(_, row)| row.person == *person).map(|(_, row)| row.clone()))
     }
@@ -171,7 +171,7 @@ impl Histories for FakeStore {
     ) -> Result<Vec<HistoryPoint>, StoreError> {
         self.history_reads.fetch_add(1, Ordering::SeqCst);
         self.totals_switch.pass().await.map_err(unavailable)?;
-        let history = self.history.lock().unwrap();
+        let history = self.history.lock();
         let found = history.iter().filter(|(at, point)| {
             *at == partition.partition && point.step == step && point.overlaps(&instants)
         });
@@ -195,11 +195,11 @@ impl Generations for FakeStore {
     async fn registry(&self) -> Result<Option<GenerationRegistry>, StoreError> {
         self.registry_reads.fetch_add(1, Ordering::SeqCst);
         self.registry_switch.pass().await.map_err(unavailable)?;
-        if let Some(registry) = self.registry.lock().unwrap().clone() {
+        if let Some(registry) = self.registry.lock().clone() {
             return Ok(Some(registry));
         }
         let mut registry = GenerationRegistry::first(LogRef::first("submissions", partitions()));
-        let term = self.term.lock().unwrap().unwrap_or(Term::FIRST);
+        let term = self.term.lock().unwrap_or(Term::FIRST);
         (registry.term, registry.active.generation) = (term.number, term.generation);
         Ok(Some(registry))
     }
@@ -225,7 +225,7 @@ impl Generations for FakeStore {
         generation: Generation,
         partitions: PartitionCount,
     ) -> Result<Vec<Option<PartitionReport>>, StoreError> {
-        let known = self.reports.lock().unwrap().get(&generation).cloned();
+        let known = self.reports.lock().get(&generation).cloned();
         Ok(known.unwrap_or_else(|| vec![None; partitions.get() as usize]))
     }
 }

@@ -1,13 +1,12 @@
 //! Parses the body of a new annulment, and reports every fault at once.
 
 use http::HeaderMap;
-use jiff::Timestamp;
 use runtime::problem::Problem;
 use schemas::job::{JobId, JobKind};
 use schemas::{
     AnnulmentId, AnnulmentPart, AnnulmentReason, AnnulmentReasonFault, AnnulmentRequest,
     AnnulmentSelection, BallotDigest, BudgetId, MAX_NAMED_PEOPLE, NetworkDigest, PersonKeys,
-    PersonKeysFault, SignalSpan, SignalSpanFault,
+    PersonKeysFault, SignalSpan, SignalSpanFault, parse_rfc3339,
 };
 use serde_json::Value;
 
@@ -122,7 +121,7 @@ fn span(body: &mut BodyMembers) -> Option<SignalSpan> {
 }
 
 fn parse_time(text: &str) -> Option<u64> {
-    u64::try_from(text.parse::<Timestamp>().ok()?.as_millisecond()).ok()
+    u64::try_from(parse_rfc3339(text).ok()?.as_millisecond()).ok()
 }
 
 fn reason(body: &mut BodyMembers) -> Option<AnnulmentReason> {
