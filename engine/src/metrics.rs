@@ -126,7 +126,7 @@ impl EngineMetrics {
             )?,
             restore_seconds: metrics.histogram(
                 "processor_takeover_duration_seconds",
-                "Time from the claim of a partition until its person rows are restored.",
+                "Time of a takeover of a partition: from reading its people until it is claimed and they are in memory.",
                 SECONDS_BUCKETS,
             )?,
         })

@@ -40,8 +40,12 @@ pub const RATE_LIMITS: Ratio = Ratio::at_least(90.0);
 pub const GET_P99_MS: f64 = 5.0;
 /// `visible`: 99th percentile without other load.
 pub const VISIBLE_IDLE_P99_MS: f64 = 100.0;
-/// `take-over`: from the claim of 500,000 people to the first new record.
+/// `take-over`: from reading 500,000 people to the first new record.
 pub const TAKE_OVER_S: f64 = 3.0;
+/// `take-over`: from the kill of the owner to the first new record: a session timeout of 6 s, and 1 s.
+pub const AFTER_KILL_S: f64 = 7.0;
+/// `hand-over`: the longest time without a commit.
+pub const HAND_OVER_S: f64 = 1.0;
 /// `rebuild`: 99th percentile from submission to visible meanwhile.
 pub const REBUILD_VISIBLE_P99_MS: f64 = 1_000.0;
 /// `memory`: of each person.

@@ -49,7 +49,7 @@ struct Claimed {
     /// The people, if they were in memory before the claim.
     people: Option<PreparedPeople>,
     progress: Arc<PartitionProgress>,
-    at: Instant,
+    began_at: Instant,
 }
 
 /// Where the people of a takeover come from.
@@ -131,13 +131,12 @@ impl Assignment {
     /// Gets the people, claims the partition and checks its log. Takes the people of `source` once the log can be read.
     async fn take_over(&self, source: &mut PeopleSource) -> Result<Claimed, OwnershipFailure> {
         let Shared { deps, partitions, .. } = self.shared.as_ref();
-        let began = Instant::now();
+        let began_at = Instant::now();
         // Nothing is read or claimed of a partition whose log cannot be read.
         let bounds = self.read_bounds().await?;
         let people = std::mem::replace(source, PeopleSource::Prepared);
         let prepared = self.prepare_people(people, bounds).await;
         let stored = self.claim().await?;
-        let claimed_at = Instant::now();
         // Again: the former owner has folded on meanwhile.
         let bounds = self.read_bounds().await?;
         let position = stored.checkpoint.position;
@@ -160,13 +159,13 @@ impl Assignment {
             log_end = %bounds.high,
             replay_from = %resume.from,
             people_source = source,
-            elapsed_ms = began.elapsed().as_millis() as u64,
+            elapsed_ms = began_at.elapsed().as_millis() as u64,
             "partition claimed",
         );
         let progress = Arc::new(PartitionProgress::default());
         progress.set_high(bounds.high);
         progress.set_delivered(resume.from);
-        Ok(Claimed { stored, resume, people, progress, at: claimed_at })
+        Ok(Claimed { stored, resume, people, progress, began_at })
     }
 
     async fn read_bounds(&self) -> Result<LogBounds, OwnershipFailure> {
@@ -328,7 +327,7 @@ impl Assignment {
 
     fn owner(&self, claimed: Claimed) -> PartitionOwner {
         let Shared { deps, active, .. } = self.shared.as_ref();
-        let Claimed { stored, resume, people, progress, at } = claimed;
+        let Claimed { stored, resume, people, progress, began_at } = claimed;
         let deps = PartitionDeps {
             store: Arc::clone(&deps.store),
             dead_letters: Arc::clone(&deps.dead_letters),
@@ -341,7 +340,8 @@ impl Assignment {
             metrics: deps.metrics.partition(self.partition),
             progress,
         };
-        let owner = PartitionOwner::new(self.shared.id(self.partition), stored, resume, at, deps);
+        let id = self.shared.id(self.partition);
+        let owner = PartitionOwner::new(id, stored, resume, began_at, deps);
         match people {
             Some(people) => owner.with_people(people),
             None => owner,

@@ -107,7 +107,7 @@ impl PartitionOwner {
                 partition = %self.id.partition,
                 epoch = self.epoch.0,
                 position = %last.offset,
-                elapsed_ms = self.claimed_at.elapsed().as_millis() as u64,
+                elapsed_ms = self.began_at.elapsed().as_millis() as u64,
                 "first new record since the claim",
             );
         }

@@ -73,7 +73,8 @@ pub struct PartitionOwner {
     next_read: Position,
     /// The record that identifies the log, until it has been read. It is the last one to replay.
     expected_record: Option<RecordFingerprint>,
-    claimed_at: Instant,
+    /// When the takeover of the partition began, with the reading of people before the claim.
+    began_at: Instant,
     has_folded_new_record: bool,
     dead_letter_limit: DeadLetterLimit,
     /// A batch of which some records wait for the next commit.
@@ -87,12 +88,12 @@ pub struct PartitionOwner {
 }
 
 impl PartitionOwner {
-    /// Creates the owner of a partition that was just claimed.
+    /// Creates the owner of a partition that was just claimed, in a takeover that began at `began_at`.
     pub fn new(
         id: PartitionRef,
         stored: StoredPartition,
         resume: ResumePoint,
-        claimed_at: Instant,
+        began_at: Instant,
         deps: PartitionDeps,
     ) -> Self {
         let state = PartitionState::new(id.partition, deps.log.partitions, stored.totals);
@@ -108,14 +109,14 @@ impl PartitionOwner {
             log_start: resume.log_start,
             next_read: resume.from,
             expected_record: resume.expected_record,
-            claimed_at,
+            began_at,
             has_folded_new_record: false,
             dead_letter_limit: DeadLetterLimit::new(deps.limits.dead_letters),
             unfinished_batch: None,
             dead_letters: DeadLetterBuffer::default(),
             rounds: RowRounds::default(),
             waiting_slice: None,
-            pace: Pace::new(deps.limits, claimed_at),
+            pace: Pace::new(deps.limits, Instant::now()),
             deps,
         }
     }
@@ -174,18 +175,18 @@ impl PartitionOwner {
     }
 
     async fn restore(&mut self, stop: &CancellationToken) -> Result<RestoreOutcome, HaltReason> {
-        let Self { state, deps, id, committed, claimed_at, is_prepared, .. } = self;
+        let Self { state, deps, id, committed, began_at, is_prepared, .. } = self;
         if *is_prepared {
-            deps.metrics.restored(claimed_at.elapsed());
+            deps.metrics.restored(began_at.elapsed());
             return Ok(RestoreOutcome::Complete);
         }
         let restored = restore_people(deps.store.as_ref(), *id, committed, state, stop).await?;
         if restored == RestoreOutcome::Complete && committed.rows_position > Position::START {
-            deps.metrics.restored(claimed_at.elapsed());
+            deps.metrics.restored(began_at.elapsed());
             tracing::info!(
                 partition = %id.partition,
                 people = state.person_count(),
-                elapsed_ms = claimed_at.elapsed().as_millis() as u64,
+                elapsed_ms = began_at.elapsed().as_millis() as u64,
                 "person rows restored",
             );
         }
