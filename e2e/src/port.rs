@@ -7,9 +7,9 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
+use parking_lot::Mutex;
 
 /// Above the ports of `tests/stack.rs`, below the ports of `own_servers`.
 const FIRST: u16 = 12_000;
@@ -32,7 +32,7 @@ struct Claimed {
 pub fn free_port() -> Result<u16> {
     static CLAIMED: Mutex<Claimed> =
         Mutex::new(Claimed { unused: 0..0, next_block: 0, locks: Vec::new() });
-    let mut claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut claimed = CLAIMED.lock();
     loop {
         if let Some(port) = claimed.unused.find(|port| is_free(*port)) {
             return Ok(port);

@@ -4,10 +4,11 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use parking_lot::Mutex;
 
 use crate::scenario;
 use crate::wait::{eventually, eventually_blocking};
@@ -251,7 +252,7 @@ fn spawn(command: Command) -> Result<Child> {
         Mutex::new(requests)
     });
     let (reply, child) = mpsc::channel();
-    spawner.lock().unwrap_or_else(PoisonError::into_inner).send((command, reply))?;
+    spawner.lock().send((command, reply))?;
     Ok(child.recv()??)
 }
 

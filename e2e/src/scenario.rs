@@ -5,11 +5,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Runtime;
 
 /// Log lines printed for each process.
@@ -38,7 +39,7 @@ pub fn scenario(test: impl AsyncFnOnce() -> Result<()>) {
 /// When the test fails.
 #[expect(clippy::panic, reason = "this is how a test fails")]
 pub fn scenario_within(timeout: Duration, test: impl AsyncFnOnce() -> Result<()>) {
-    let _lock = TEST_LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    let _lock = TEST_LOCK.lock();
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => panic!("no runtime: {error}"),
@@ -83,7 +84,7 @@ impl Drop for PrintLogsOnPanic {
 }
 
 fn logs() -> MutexGuard<'static, Vec<Log>> {
-    LOGS.lock().unwrap_or_else(PoisonError::into_inner)
+    LOGS.lock()
 }
 
 fn print_tail(name: &str, path: &Path) {
@@ -154,6 +155,6 @@ pub fn at_exit(command: &str, arguments: &[&Path]) -> Result<()> {
         .spawn()
         .context("cannot start the shell")?;
     let pipe = shell.stdin.take().context("no pipe to the shell")?;
-    PIPES.lock().unwrap_or_else(PoisonError::into_inner).push(pipe);
+    PIPES.lock().push(pipe);
     Ok(())
 }

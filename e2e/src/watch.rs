@@ -4,11 +4,12 @@
 //! the same ETag must have the same totals at every API.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use parking_lot::Mutex;
 use reqwest::Method;
 use tokio::task::JoinSet;
 
@@ -175,7 +176,7 @@ impl Reader {
                 seen.regressions.push(format!("{url}: {now} after {before}"));
             }
         }
-        let mut totals_by_etag = self.totals_by_etag.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut totals_by_etag = self.totals_by_etag.lock();
         let first = totals_by_etag.entry(aggregate.etag.clone()).or_insert_with(|| totals.clone());
         if first != totals {
             let (now, before) = (describe(totals), describe(first));

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
 use schemas::{Budget, BudgetId};
 use storage::control::{BudgetDefinitions, ControlTopicError, freeze_checked};
 
@@ -30,7 +31,7 @@ impl BudgetFreezer {
     /// When the budget cannot be frozen.
     pub async fn freeze(&self, checked: &Arc<Budget>) -> Result<Arc<Budget>, ControlTopicError> {
         let task = {
-            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut running = self.running.lock();
             let id = &checked.id;
             if let Some(budget) = self.definitions.catalog().get(id.as_str())
                 && budget.frozen
@@ -53,7 +54,7 @@ impl BudgetFreezer {
             let decide = |current: Option<&Budget>| freeze_checked(current, &checked);
             let change = AssertUnwindSafe(this.definitions.change(id, &decide)).catch_unwind();
             let result = change.await;
-            this.running.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+            this.running.lock().remove(id);
             if let Ok(Ok(budget)) = &result
                 && budget.frozen
             {

@@ -4,15 +4,22 @@
 //! |---|---|
 //! | `routes` | one file per route |
 //! | `parse` | bodies to domain values, reporting every fault at once |
-//! | `service` | the checks that all routes share |
+//! | `media_type`, `idempotency_key` | what the headers of a request say of its body and its id |
+//! | `response`, `problems` | bodies and problem documents that several routes share |
+//! | `service`, `deps` | the checks that all routes share, and the handles that they use |
 //! | `charge` | what a request costs of the rate limits |
 //! | `checked_append` | charging and appending what was checked against a definition |
-//! | `signals` | what is kept of a submission to notice fraud |
-//! | `append` | validated submissions to records in the log, at most once per submission id |
-//! | `refused_partitions` | the metric of partitions that refuse submissions |
-//! | `email` | one-time codes by e-mail: issued, sent and redeemed |
 //! | `people_cap` | refusing new people of a budget that has reached its cap |
 //! | `budget_freezer` | freezing a budget's rules before its first submission |
+//! | `pending` | a validated submission on its way to the log, and its outcome |
+//! | `in_flight_limit`, `detach_on_drop` | how many records wait for the log; appends that outlive their request |
+//! | `append` | validated submissions to records in the log, at most once per submission id |
+//! | `signals` | what is kept of a submission to notice fraud |
+//! | `email` | one-time codes by e-mail: issued, sent and redeemed |
+//! | `default_budgets` | the budgets that every deployment starts with |
+//! | `readiness`, `refused_partitions`, `metrics` | health, partitions that refuse submissions, and counts |
+//! | `topic_watch`, `topic_settings`, `replication` | reports of topics whose settings are wrong |
+//! | `config` | the settings |
 //!
 //! Ingest never reads the log and does not know what submissions add up to.
 

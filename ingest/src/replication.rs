@@ -48,7 +48,7 @@ where
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::sync::Mutex;
+    use parking_lot::Mutex;
 
     use super::*;
 
@@ -65,14 +65,14 @@ mod tests {
         };
         let seen = Mutex::new(Vec::new());
         let look = || {
-            seen.lock().unwrap().push(gauge());
-            let answer = answers.lock().unwrap().pop();
+            seen.lock().push(gauge());
+            let answer = answers.lock().pop();
             if answer.is_none() {
                 stop.cancel();
             }
             async move { answer.unwrap_or(Ok(None)) }
         };
         report_replication(look, &metrics, stop.clone()).unwrap().await;
-        assert_eq!(*seen.lock().unwrap(), ['0', '0', '1', '1', '0']);
+        assert_eq!(*seen.lock(), ['0', '0', '1', '1', '0']);
     }
 }

@@ -69,7 +69,7 @@ where
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::sync::Mutex;
+    use parking_lot::Mutex;
 
     use super::*;
 
@@ -102,8 +102,8 @@ mod tests {
         };
         let seen = Mutex::new(Vec::new());
         let look = || {
-            seen.lock().unwrap().push(gauge());
-            let answer = answers.lock().unwrap().pop();
+            seen.lock().push(gauge());
+            let answer = answers.lock().pop();
             if answer.is_none() {
                 stop.cancel();
             }
@@ -112,6 +112,6 @@ mod tests {
         report_topic_settings(look, &metrics, stop.clone()).unwrap().await;
         let refused = Some('1');
         let expected = [None, None, refused, refused, refused, refused, Some('0')];
-        assert_eq!(*seen.lock().unwrap(), expected);
+        assert_eq!(*seen.lock(), expected);
     }
 }

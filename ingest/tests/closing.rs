@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use jiff::{SignedDuration, Timestamp};
 use schemas::{Budget, BudgetId, ClosingFence, ClosingState};
 use storage::control::{close, complete_reopening, define};
-use support::{GOOD, Harness, SUBMISSIONS, lock, until};
+use support::{GOOD, Harness, SUBMISSIONS, until};
 
 const ID: &str = "0198c0de-0000-7000-8000-000000000001";
 
@@ -64,7 +64,7 @@ async fn nothing_is_accepted_if_the_budget_was_closed_before_the_append_was_conf
     // The fence that closes it, and one of which only the end is seen: closed and reopened meanwhile.
     for meanwhile in [closed(&open), reopened(&closed(&open))] {
         harness.definitions.put(open.clone());
-        *lock(&harness.definitions.before_confirmation) = Some(meanwhile);
+        *harness.definitions.before_confirmation.lock() = Some(meanwhile);
         let response = harness.post(SUBMISSIONS, with_id()).await;
         response.problem(409, "budget-closed");
         assert!(response.json()["detail"].as_str().unwrap().contains("unknown"));
@@ -101,14 +101,14 @@ async fn a_budget_that_gets_its_closing_time_during_an_append_is_confirmed_too()
 async fn every_item_of_a_batch_and_every_withdrawal_is_confirmed() {
     let harness = closing();
     let open = budget(&harness);
-    *lock(&harness.definitions.before_confirmation) = Some(closed(&open));
+    *harness.definitions.before_confirmation.lock() = Some(closed(&open));
     let batch = format!("[{GOOD},{}]", GOOD.replace("p-1", "p-2"));
     let response = harness.post(&format!("{SUBMISSIONS}/batch"), batch).await;
     for result in response.json()["results"].as_array().unwrap() {
         assert_eq!(result["status"], 409, "{result}");
     }
     harness.definitions.put(open.clone());
-    *lock(&harness.definitions.before_confirmation) = Some(closed(&open));
+    *harness.definitions.before_confirmation.lock() = Some(closed(&open));
     harness.delete("/v1/budgets/taxes/submissions/p-1", &[]).await.problem(409, "budget-closed");
 }
 
@@ -150,7 +150,7 @@ async fn submissions_that_wait_for_a_confirmation_keep_no_others_out_of_the_log(
 
     let refused = harness.post(PARKS, GOOD).await;
     refused.problem(503, "unavailable");
-    assert_eq!(lock(&harness.log.records).len(), 1, "what cannot be confirmed is not appended");
+    assert_eq!(harness.log.records.lock().len(), 1, "what cannot be confirmed is not appended");
     harness.post(SUBMISSIONS, GOOD).await.accepted();
     // Nor the first ones of a budget, which wait for the control topic before they are appended.
     let unfrozen = Budget { id: BudgetId::parse("roads").unwrap(), frozen: false, ..open };
@@ -176,7 +176,7 @@ async fn first_submissions_that_wait_for_their_freeze_keep_no_others_from_being_
     until(|| harness.definitions.changes.load(Ordering::SeqCst) == 1).await;
     harness.post(SUBMISSIONS, GOOD).await.problem(503, "unavailable");
     assert_eq!(harness.post(PARKS, GOOD).await.status.as_u16(), 202);
-    assert_eq!(lock(&harness.log.records).len(), 1);
+    assert_eq!(harness.log.records.lock().len(), 1);
     waiting.abort();
 }
 
@@ -192,13 +192,13 @@ async fn a_withdrawal_is_checked_again_if_its_definition_has_changed_before_the_
     for changed in [early, late] {
         harness.definitions.put(stale.clone());
         let changed = Budget { revision: stale.revision + 1, ..changed };
-        *lock(&harness.definitions.before_confirmation) = Some(changed);
+        *harness.definitions.before_confirmation.lock() = Some(changed);
         harness.delete(path, &[]).await.problem(409, "budget-closed");
     }
     assert!(harness.logged().is_empty());
     // Frozen meanwhile, and otherwise the same.
     harness.definitions.put(stale.clone());
-    *lock(&harness.definitions.before_confirmation) =
+    *harness.definitions.before_confirmation.lock() =
         Some(Budget { frozen: true, ..stale.clone() });
     harness.delete(path, &[]).await.accepted();
     // Without an answer of the control topic nothing is withdrawn.

@@ -9,7 +9,7 @@ use http::Method;
 use runtime::metrics::Metrics;
 use schemas::{ClosingFence, ClosingState, PersonSaltState, RecordDecoder};
 use storage::log::NewRecord;
-use support::{GOOD, Harness, SUBMISSIONS, TestResponse, lock};
+use support::{GOOD, Harness, SUBMISSIONS, TestResponse};
 use tokio_util::sync::CancellationToken;
 
 const NEW: &str = "/v1/budgets/new";
@@ -89,7 +89,7 @@ async fn every_record_of_a_budget_is_stamped_with_its_publish_step() {
         .await
         .accepted();
     harness.delete("/v1/budgets/taxes/submissions/p", &[]).await.accepted();
-    let records = lock(&harness.log.records).clone();
+    let records = harness.log.records.lock().clone();
     let mut decoder = RecordDecoder::default();
     let mut step = |record: &NewRecord| {
         decoder.decode(record.key.as_bytes(), &record.value).unwrap().publish_step.get()
@@ -188,14 +188,14 @@ fn says_lost(metrics: &Metrics) -> bool {
 #[tokio::test(start_paused = true)]
 async fn no_default_budget_is_defined_anew_over_a_log_with_records() {
     let harness = Harness::new();
-    let clear = || *support::lock(&harness.definitions.catalog) = Default::default();
+    let clear = || *harness.definitions.catalog.lock() = Default::default();
     let stop = CancellationToken::new();
     let hour = std::time::Duration::from_secs(3_600);
     clear();
     let metrics = Metrics::new("test");
     let lost = define_measured(&harness, true, &metrics, stop.clone());
     let ended = tokio::time::timeout(hour, lost).await;
-    assert!(ended.is_err() && support::lock(&harness.definitions.catalog).is_empty());
+    assert!(ended.is_err() && harness.definitions.catalog.lock().is_empty());
     assert!(says_lost(&metrics));
 
     // An operator defines another budget: the default one is still not defined without being asked for.
@@ -239,7 +239,7 @@ async fn only_missing_default_budgets_are_defined() {
     let stop = CancellationToken::new();
     define_default_budgets(&harness, false, stop.clone()).await;
     assert_eq!(harness.definitions.get("taxes").unwrap().name, "Ours");
-    *support::lock(&harness.definitions.catalog) = Default::default();
+    *harness.definitions.catalog.lock() = Default::default();
     define_default_budgets(&harness, false, stop).await;
     let taxes = harness.definitions.get("taxes").unwrap();
     assert_eq!((taxes.revision, taxes.categories.len()), (1, 10));
@@ -248,7 +248,7 @@ async fn only_missing_default_budgets_are_defined() {
 #[tokio::test]
 async fn each_new_budget_has_a_salt_of_its_own_and_keeps_it() {
     let harness = Harness::new();
-    *support::lock(&harness.definitions.catalog) = Default::default();
+    *harness.definitions.catalog.lock() = Default::default();
     let stop = CancellationToken::new();
     define_default_budgets(&harness, false, stop).await;
     let secret = |id: &str| harness.definitions.get(id).unwrap().person_salt.clone();
@@ -283,7 +283,7 @@ async fn a_forgotten_budget_takes_nothing_and_is_neither_reopened_nor_deleted() 
     let reopening = serde_json::json!({"name": "Anew", "categories": taxes["categories"], "identity": taxes["identity"]});
     put(&harness, "/v1/budgets/taxes", &[], &reopening.to_string()).await.problem(410, "forgotten");
     assert_eq!(harness.definitions.get("taxes"), before);
-    assert_eq!(support::lock(&harness.log.records).len(), 0);
+    assert_eq!(harness.log.records.lock().len(), 0);
 }
 
 /// A definition of a newer release; frozen.
@@ -298,7 +298,7 @@ async fn a_definition_of_a_newer_release_takes_submissions_and_is_not_changed() 
     harness.definitions.put_stored(FUTURE);
     let before = harness.definitions.get("parks");
     assert_eq!(harness.post(PARKS_SUBMISSIONS, TREES).await.status.as_u16(), 202);
-    assert_eq!(support::lock(&harness.log.records).len(), 1);
+    assert_eq!(harness.log.records.lock().len(), 1);
     let response = put(&harness, PARKS, &[], BODY).await;
     assert!(response.problem(503, "unavailable").contains("newer release"));
     assert_eq!(response.header("retry-after"), Some("1"));
@@ -316,7 +316,7 @@ async fn a_definition_of_a_newer_release_is_not_frozen() {
         "{detail}"
     );
     assert!(!harness.definitions.get("parks").unwrap().frozen);
-    assert_eq!(support::lock(&harness.log.records).len(), 0);
+    assert_eq!(harness.log.records.lock().len(), 0);
 }
 
 #[tokio::test]
@@ -336,13 +336,13 @@ async fn an_unknown_identity_rule_and_an_unreadable_definition_take_no_submissio
         harness.send(Method::DELETE, &path, &[], String::new()).await.problem(503, "unavailable");
         put(&harness, PARKS, &[], BODY).await.problem(503, "unavailable");
     }
-    assert_eq!(support::lock(&harness.log.records).len(), 0);
+    assert_eq!(harness.log.records.lock().len(), 0);
 }
 
 #[tokio::test]
 async fn an_unreadable_default_budget_is_not_defined_again() {
     let harness = Harness::new();
-    *support::lock(&harness.definitions.catalog) = Default::default();
+    *harness.definitions.catalog.lock() = Default::default();
     let taxes = FUTURE.replace("parks", "taxes").replace(r#""name":"Trees""#, r#""name":7"#);
     harness.definitions.put_stored(&taxes);
     let stop = CancellationToken::new();

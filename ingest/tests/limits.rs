@@ -250,7 +250,7 @@ async fn a_submission_that_is_checked_again_is_charged_once() {
     let mut changed = schemas::Budget::clone(&harness.definitions.get("taxes").unwrap());
     changed.revision += 1;
     changed.categories.reverse();
-    *support::lock(&harness.definitions.concurrent_change) = Some(changed);
+    *harness.definitions.concurrent_change.lock() = Some(changed);
     let response = post_from(&harness, "192.0.2.1", SUBMISSIONS, submission("p-1")).await;
     assert_eq!(response.status, 202);
     assert_eq!(response.header("x-ratelimit-remaining"), Some("1"));

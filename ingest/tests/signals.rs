@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::Method;
 use runtime::admin::{Role, TokensFile};
 use schemas::{IdentityLevel, IdentityRule, Signal, SignalAction};
-use support::{BATCH, Harness, LogMode, SUBMISSIONS, TestResponse, key, lock};
+use support::{BATCH, Harness, LogMode, SUBMISSIONS, TestResponse, key};
 
 const FORWARDED: &str = "x-forwarded-for";
 const PROGRAM: &str = "ssssssssssssssssssssssssssssssss";
@@ -25,8 +25,8 @@ async fn submit(harness: &Harness, person: &str, headers: &[(&str, &str)]) -> Te
 
 /// Waits until so many signals were appended, and returns them.
 async fn signals(harness: &Harness, count: usize) -> Vec<Signal> {
-    wait(|| lock(&harness.signals.appended).len() >= count).await;
-    let signals = lock(&harness.signals.appended).clone();
+    wait(|| harness.signals.appended.lock().len() >= count).await;
+    let signals = harness.signals.appended.lock().clone();
     assert_eq!(signals.len(), count);
     signals
 }
@@ -35,9 +35,9 @@ async fn signals(harness: &Harness, count: usize) -> Vec<Signal> {
 async fn signals_before_another(harness: &Harness) -> Vec<Signal> {
     assert_eq!(submit(harness, "the last", &[(FORWARDED, "203.0.113.1")]).await.status, 202);
     let last = key("the last");
-    let has_last = || lock(&harness.signals.appended).iter().any(|signal| signal.person == last);
+    let has_last = || harness.signals.appended.lock().iter().any(|signal| signal.person == last);
     wait(has_last).await;
-    let mut signals = lock(&harness.signals.appended).clone();
+    let mut signals = harness.signals.appended.lock().clone();
     assert_eq!(signals.pop().unwrap().person, last);
     signals
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use support::{BATCH, GOOD, Harness, SUBMISSIONS, lock};
+use support::{BATCH, GOOD, Harness, SUBMISSIONS};
 
 const ID: &str = "0198c0de-0000-7000-8000-000000000001";
 /// How much later than due a timer may be.
@@ -112,7 +112,7 @@ async fn an_id_is_in_flight_for_the_steps_that_its_attempt_needs_and_no_longer()
     let around = async |body: &str| {
         harness.post_with(SUBMISSIONS, &[("idempotency-key", "k-1")], body.to_owned()).await;
         harness.idempotency.forget_all();
-        *lock(&harness.idempotency.around_append).last().unwrap()
+        *harness.idempotency.around_append.lock().last().unwrap()
     };
     let first = around(GOOD).await;
     assert!(harness.definitions.get("taxes").unwrap().frozen);
@@ -139,7 +139,7 @@ async fn steps_that_hang_end_while_the_id_is_still_in_flight() {
         harness.definitions.confirmation_hangs.store(true, Ordering::SeqCst);
         let started = tokio::time::Instant::now();
         harness.post(SUBMISSIONS, with_id(40)).await.problem(503, "unavailable");
-        let around_append = lock(&harness.idempotency.around_append)[0];
+        let around_append = harness.idempotency.around_append.lock()[0];
         assert!(started.elapsed() <= around_append + TIMER_GRANULARITY, "{:?}", started.elapsed());
         if !frozen {
             assert_eq!(harness.logged(), []);
@@ -166,6 +166,6 @@ async fn a_closing_time_during_the_append_is_confirmed_while_the_id_is_still_in_
     let appended = tokio::time::Instant::now();
     harness.log.resume.notify_one();
     submitting.await.unwrap().problem(503, "unavailable");
-    let around_append = lock(&harness.idempotency.around_append)[0];
+    let around_append = harness.idempotency.around_append.lock()[0];
     assert!(appended.elapsed() <= around_append + TIMER_GRANULARITY, "{:?}", appended.elapsed());
 }

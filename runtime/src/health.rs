@@ -7,13 +7,14 @@
 mod gauges;
 mod hysteresis;
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CACHE_CONTROL;
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -78,7 +79,7 @@ impl Health {
 
     /// Registers a check, initially not ready. Registering a name again returns the same check.
     pub fn check(&self, name: &'static str) -> Check {
-        let mut checks = lock(&self.shared.checks);
+        let mut checks = self.shared.checks.lock();
         let slot = match checks.iter().find(|slot| slot.name == name) {
             Some(slot) => Arc::clone(slot),
             None => {
@@ -128,7 +129,7 @@ impl Health {
     fn report(&self) -> Report {
         let now = Instant::now();
         let checks: Vec<CheckReport> =
-            lock(&self.shared.checks).iter().map(|slot| slot.report(now)).collect();
+            self.shared.checks.lock().iter().map(|slot| slot.report(now)).collect();
         let draining = self.is_draining();
         let all_ready = !checks.is_empty() && checks.iter().all(|check| check.ready);
         Report { ready: !draining && all_ready, draining, checks }
@@ -160,13 +161,13 @@ pub struct Check {
 impl Check {
     /// Marks the check as healthy.
     pub fn set_ready(&self) {
-        let mut state = lock(&self.slot.state);
+        let mut state = self.slot.state.lock();
         state.hysteresis.set(true, Instant::now(), &self.slot.config);
     }
 
     /// Marks the check as failing. `/readyz` shows the reason, which must not contain a secret.
     pub fn set_unready(&self, reason: impl Into<String>) {
-        let mut state = lock(&self.slot.state);
+        let mut state = self.slot.state.lock();
         state.hysteresis.set(false, Instant::now(), &self.slot.config);
         state.reason = reason.into();
     }
@@ -174,7 +175,7 @@ impl Check {
 
 impl Slot {
     fn report(&self, now: Instant) -> CheckReport {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let ready = state.hysteresis.ready(now, &self.config);
         let healthy = state.hysteresis.is_healthy();
         CheckReport {
@@ -205,9 +206,4 @@ struct CheckReport {
     ready: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-}
-
-/// Locks a mutex. Poisoning is ignored, since no holder leaves a half-done change behind.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,12 +5,13 @@
 mod support;
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Path;
 use axum::routing::get;
+use parking_lot::Mutex;
 use runtime::http::HttpConfig;
 use serde_json::Value;
 use support::Server;
@@ -21,7 +22,7 @@ struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -72,7 +73,7 @@ async fn each_request_is_one_line_with_its_id_and_without_personal_data() {
     // A head that never completes reaches no route.
     server.send("GET /slow-person HTTP/1.1\r\n").await.problem(408, "request-timeout");
 
-    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let text = String::from_utf8(lines.0.lock().clone()).unwrap();
     for private in ["-person", "hidden"] {
         assert!(!text.contains(private), "{private} is in\n{text}");
     }

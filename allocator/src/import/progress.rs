@@ -1,9 +1,9 @@
 //! Counts the outcomes of a file's entries, and the people whom they leave counted; displays the progress of an import.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use runtime::progress::{self, ProgressUpdate};
 use tokio_util::sync::CancellationToken;
 
@@ -73,14 +73,14 @@ impl ImportProgress {
             }
         }
         if let Some(effect) = entry.effect {
-            self.totals.lock().unwrap_or_else(PoisonError::into_inner).apply(effect);
+            self.totals.lock().apply(effect);
         }
     }
 
     /// Counts a rejected entry.
     pub fn reject(&self, entry: RejectedEntry) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
-        let mut first = self.first_rejected.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut first = self.first_rejected.lock();
         // Responses arrive in any order. The kept entries are those of the first lines of the file.
         let index = first.partition_point(|other| other.line <= entry.line);
         first.insert(index, entry);
@@ -103,12 +103,12 @@ impl ImportProgress {
 
     /// Reads the people and totals that are left counted.
     pub fn with_totals<T>(&self, read: impl FnOnce(&ImportTotals) -> T) -> T {
-        read(&self.totals.lock().unwrap_or_else(PoisonError::into_inner))
+        read(&self.totals.lock())
     }
 
     /// The rejected entries of the first lines.
     pub fn first_rejected(&self) -> Vec<RejectedEntry> {
-        self.first_rejected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.first_rejected.lock().clone()
     }
 
     /// Displays the counts on standard error until `stop` is cancelled.

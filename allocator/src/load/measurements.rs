@@ -1,9 +1,9 @@
 //! What a load measures: latencies, time to visible, and outcomes.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use parking_lot::Mutex;
 
 /// Latencies beyond a minute count as a minute.
 const MAX_LATENCY_US: u64 = 60_000_000;
@@ -77,60 +77,60 @@ impl Default for Measurements {
 impl Measurements {
     /// A submission has begun.
     pub fn sent(&self) {
-        self.lock().sent += 1;
+        self.0.lock().sent += 1;
     }
 
     /// A submission was accepted after this time, retries included.
     pub fn accepted(&self, latency: Duration) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.accepted += 1;
         state.submissions.record(latency);
     }
 
     /// A submission was rejected for good.
     pub fn rejected(&self, reason: String) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.rejected += 1;
         state.last_error = Some(reason);
     }
 
     /// A submission is sent once more.
     pub fn retried(&self, reason: String) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.retried += 1;
         state.last_error = Some(reason);
     }
 
     /// A submission was due, but everybody has a request in flight.
     pub fn skipped(&self) {
-        self.lock().skipped += 1;
+        self.0.lock().skipped += 1;
     }
 
     /// A submission became visible in the aggregate after this time.
     pub fn visible(&self, latency: Duration) {
-        self.lock().visible.record(latency);
+        self.0.lock().visible.record(latency);
     }
 
     /// A read succeeded or failed.
     pub fn read(&self, succeeded: bool) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.reads += 1;
         state.failed_reads += u64::from(!succeeded);
     }
 
     /// A stream delivered an answer.
     pub fn event(&self) {
-        self.lock().events += 1;
+        self.0.lock().events += 1;
     }
 
     /// Number of submissions that were rejected for good.
     pub fn rejections(&self) -> u64 {
-        self.lock().rejected
+        self.0.lock().rejected
     }
 
     /// One line with everything so far.
     pub fn line(&self, elapsed: Duration) -> String {
-        let state = self.lock();
+        let state = self.0.lock();
         let seconds = elapsed.as_secs_f64().max(0.001);
         let mut line = format!(
             "{} sent, {} accepted ({:.0}/s; {}); visible after {}; {} retries, {} rejected",
@@ -156,10 +156,6 @@ impl Measurements {
 
     /// The last failure.
     pub fn last_error(&self) -> Option<String> {
-        self.lock().last_error.clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().last_error.clone()
     }
 }

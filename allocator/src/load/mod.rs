@@ -17,10 +17,11 @@ mod people;
 mod verdict;
 
 use std::io::IsTerminal;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use parking_lot::{Mutex, MutexGuard};
 use runtime::console;
 use schemas::{BudgetId, CategoryId};
 use serde_json::{Map, Value};
@@ -130,7 +131,7 @@ impl Run {
     }
 
     fn people(&self) -> MutexGuard<'_, People> {
-        self.people.lock().unwrap_or_else(PoisonError::into_inner)
+        self.people.lock()
     }
 
     /// Begins a submission whenever one is due, and waits for all of them at the end.
@@ -173,7 +174,7 @@ impl Run {
             Outcome::Accepted(receipt) => {
                 self.measurements.accepted(began.elapsed());
                 self.people().accepted(request);
-                let mut last = self.last_receipt.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut last = self.last_receipt.lock();
                 *last = Some((receipt, began));
             }
             Outcome::Rejected(reason) => {
@@ -193,7 +194,7 @@ impl Run {
     /// Measures how long the last accepted submission takes to be in the aggregate.
     async fn probe_visibility(self: Arc<Self>) {
         loop {
-            let last = self.last_receipt.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let last = self.last_receipt.lock().take();
             if let Some((receipt, began)) = last
                 && self.client.wait_until_visible(&receipt).await
             {

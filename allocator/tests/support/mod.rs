@@ -1,13 +1,14 @@
 //! A fake server that keeps submissions in memory and fails on demand.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -69,9 +70,9 @@ impl FakeServer {
         (fake, url)
     }
 
+    /// The state, which a panic of a handler (an injected disconnect) leaves valid.
     pub fn state(&self) -> MutexGuard<'_, ServerState> {
-        // An injected disconnect is a panic of the handler, which leaves the state valid.
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

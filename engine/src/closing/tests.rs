@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use runtime::metrics::Metrics;
 use schemas::{
     BudgetTotals, Closing, Generation, LogNumber, LogRef, Offset, PartitionCount, Position,
@@ -30,7 +30,7 @@ struct Definitions {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap()
+    mutex.lock()
 }
 
 impl Definitions {

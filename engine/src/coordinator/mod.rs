@@ -29,11 +29,12 @@ mod shadow_owners;
 mod starts;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
+use parking_lot::Mutex;
 use runtime::health::Check;
 use schemas::{GenerationRegistry, LogRef, PartitionId, Position, Term};
 use storage::log::{
@@ -222,8 +223,8 @@ impl Coordinator {
     /// Switches to the registry's active generation, which is derived from the same log: the group assigns the same
     /// partitions, so each is released and claimed in the other generation.
     pub async fn switch_in_place(&self) {
-        let held = std::mem::take(&mut *lock(&self.held));
-        let moving = std::mem::take(&mut *lock(&self.moving));
+        let held = std::mem::take(&mut *self.held.lock());
+        let moving = std::mem::take(&mut *self.moving.lock());
         let bounds: Vec<_> =
             held.iter().map(|(partition, held)| (*partition, Arc::clone(held.bounds()))).collect();
         join_all(held.into_iter().chain(moving).map(|held| self.end(held, false))).await;
@@ -248,7 +249,7 @@ impl Coordinator {
 
     /// Waits, within a bound, until the partitions that are moved to other members are claimed there.
     pub async fn handed_over(&self) {
-        let moving = std::mem::take(&mut *lock(&self.moving));
+        let moving = std::mem::take(&mut *self.moving.lock());
         join_all(moving.into_iter().map(|(partition, held)| held.handed_over(partition))).await;
     }
 
@@ -260,12 +261,12 @@ impl Coordinator {
             assigned.len() != before
         });
         let held: Vec<_> = {
-            let mut held = lock(&self.held);
+            let mut held = self.held.lock();
             partitions.iter().filter_map(|id| Some((*id, held.remove(id)?))).collect()
         };
         // The next owner would be one of another generation.
         if revocation == Revocation::Moved && !self.generation_changed() {
-            let mut moving = lock(&self.moving);
+            let mut moving = self.moving.lock();
             moving.retain(|_, held| !held.has_ended());
             for (partition, held) in held {
                 held.hand_over();
@@ -287,17 +288,13 @@ impl Coordinator {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl PartitionHandler for Coordinator {
     fn assigned(&self, partitions: &[PartitionId], bounds: &Arc<dyn BoundsReader>) {
-        let mut held = lock(&self.held);
+        let mut held = self.held.lock();
         for partition in partitions {
             self.shared.partitions.assign(*partition);
             held.entry(*partition).or_insert_with(|| {
-                let former = lock(&self.moving).remove(partition);
+                let former = self.moving.lock().remove(partition);
                 AssignmentHandle::start(&self.shared, *partition, bounds, former)
             });
         }

@@ -2,9 +2,9 @@
 //! their transitions are in the `ownership` module; the coordinator decides what to do about a state.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use runtime::health::Check;
 use schemas::{PartitionId, Position};
 use tokio::time::Instant;
@@ -41,7 +41,7 @@ impl Partitions {
 
     /// Begins a partition's assignment: its claim is in progress.
     pub fn assign(&self, partition: PartitionId) {
-        self.lock().ownership.entry(partition).or_insert(Ownership::Assigned);
+        self.table.lock().ownership.entry(partition).or_insert(Ownership::Assigned);
     }
 
     /// Enters the owner of a claimed partition.
@@ -76,23 +76,23 @@ impl Partitions {
 
     /// Whether a log that ends before its totals may still recover.
     pub fn log_may_recover(&self, partition: PartitionId, now: Instant) -> bool {
-        self.lock().short_logs.may_recover(partition, now)
+        self.table.lock().short_logs.may_recover(partition, now)
     }
 
     /// Records that a partition's log reaches its totals.
     pub fn log_recovered(&self, partition: PartitionId) {
-        self.lock().short_logs.recovered(partition);
+        self.table.lock().short_logs.recovered(partition);
     }
 
     /// Records a gap in a partition's log, and returns whether it was not found here the last time.
     pub fn is_first_gap(&self, partition: PartitionId, at: Position) -> bool {
-        self.lock().log_gaps.insert(partition, at) != Some(at)
+        self.table.lock().log_gaps.insert(partition, at) != Some(at)
     }
 
     /// Ends a partition's assignment.
     pub fn remove(&self, partition: PartitionId) {
         self.metrics.forget(partition);
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         table.ownership.remove(&partition);
         self.update_readiness(&table);
     }
@@ -103,12 +103,12 @@ impl Partitions {
         partition: PartitionId,
         read: impl FnOnce(&OwnerHandle) -> T,
     ) -> Option<T> {
-        self.lock().ownership.get(&partition).and_then(Ownership::owner).map(read)
+        self.table.lock().ownership.get(&partition).and_then(Ownership::owner).map(read)
     }
 
     /// The committed position of every partition that has an owner here.
     pub fn committed(&self) -> Vec<(PartitionId, Position)> {
-        let table = self.lock();
+        let table = self.table.lock();
         let owned =
             table.ownership.iter().filter_map(|(id, ownership)| Some((*id, ownership.owner()?)));
         owned.map(|(partition, owner)| (partition, owner.progress.committed())).collect()
@@ -120,7 +120,7 @@ impl Partitions {
         partition: PartitionId,
         next: impl FnOnce(PartitionOwnership) -> PartitionOwnership,
     ) -> bool {
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         let before = table.ownership.remove(&partition).unwrap_or(Ownership::Assigned);
         let after = next(before);
         let is_halted = after.is_halted();
@@ -142,9 +142,5 @@ impl Partitions {
         } else {
             self.check.set_unready(reasons.join("; "));
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

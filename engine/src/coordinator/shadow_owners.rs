@@ -2,9 +2,9 @@
 //! their people instead of reading them again.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use storage::store::PartitionRef;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -32,23 +32,19 @@ impl ShadowOwners {
         stop: CancellationToken,
     ) -> oneshot::Sender<PreparedPeople> {
         let (sender, people) = oneshot::channel();
-        self.lock().insert(id, ShadowOwner { stop, people });
+        self.0.lock().insert(id, ShadowOwner { stop, people });
         sender
     }
 
     /// Releases an owner of this process, and takes its people. `None` if there is none, or it does not know everybody.
     pub async fn take(&self, id: PartitionRef) -> Option<PreparedPeople> {
-        let ShadowOwner { stop, people } = self.lock().remove(&id)?;
+        let ShadowOwner { stop, people } = self.0.lock().remove(&id)?;
         stop.cancel();
         tokio::time::timeout(RELEASE_TIMEOUT, people).await.ok()?.ok()
     }
 
     /// Drops the people of an owner that nobody has taken.
     pub fn forget(&self, id: PartitionRef) {
-        self.lock().remove(&id);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PartitionRef, ShadowOwner>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().remove(&id);
     }
 }

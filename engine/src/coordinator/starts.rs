@@ -2,9 +2,10 @@
 //! looks between any two records, without a lock while nothing is pending.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use schemas::{PartitionId, Position};
 use storage::log::StartPosition;
 
@@ -39,7 +40,7 @@ impl Starts {
 
     /// Drops what is pending for a partition that is no longer assigned.
     pub fn forget(&self, partition: PartitionId) {
-        self.lock().remove(&partition);
+        self.pending.lock().remove(&partition);
     }
 
     /// Takes everything pending. From now on the source delivers records from the start positions on.
@@ -54,17 +55,13 @@ impl Starts {
             }
             None => (partition, StartPosition::Paused),
         };
-        std::mem::take(&mut *self.lock()).into_iter().map(start).collect()
+        std::mem::take(&mut *self.pending.lock()).into_iter().map(start).collect()
     }
 
     fn add(&self, partition: PartitionId, start: Option<(Position, Reading)>) {
-        let mut pending = self.lock();
+        let mut pending = self.pending.lock();
         pending.insert(partition, start);
         self.any.store(true, Ordering::Release);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PartitionId, Option<(Position, Reading)>>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -75,9 +75,9 @@ fn first_chunk_len(dead_letters: &[DeadLetter]) -> usize {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::Mutex;
 
     use async_trait::async_trait;
+    use parking_lot::Mutex;
     use proptest::prelude::*;
     use schemas::{LogNumber, Offset, PartitionId, RecordAddress};
     use storage::log::AppendError;
@@ -126,7 +126,7 @@ mod tests {
     #[async_trait]
     impl DeadLetterWriter for FlakyWriter {
         async fn append(&self, dead_letters: &[DeadLetter]) -> Result<(), AppendError> {
-            let (calls, accepted) = &mut *self.0.lock().unwrap();
+            let (calls, accepted) = &mut *self.0.lock();
             *calls += 1;
             if calls.is_multiple_of(2) {
                 dead_letters.iter().for_each(|dead_letter| {
@@ -145,7 +145,7 @@ mod tests {
         dead_letters(&[10; 1_234]).into_iter().for_each(|dead_letter| buffer.push(dead_letter));
         let writer = FlakyWriter::default();
         buffer.append_all(&writer).await;
-        let (calls, accepted) = writer.0.into_inner().unwrap();
+        let (calls, accepted) = writer.0.into_inner();
         assert_eq!(calls, 2 * 1_234_u64.div_ceil(MAX_CHUNK_DEAD_LETTERS as u64));
         assert_eq!(accepted, (0..1_234).map(|offset| (Offset(offset), 1)).collect());
     }

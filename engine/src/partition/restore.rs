@@ -4,10 +4,9 @@
 //! Rows can be read before the claim ([`prepare_people`]), while the former owner still folds. Nothing is believed of
 //! them that the claim does not confirm: see [`PreparedPeople::under_claim`].
 
-use std::sync::{Mutex, PoisonError};
-
 use backon::{ConstantBuilder, Retryable};
 use futures_util::stream::{self, StreamExt};
+use parking_lot::Mutex;
 use schemas::{Offset, PartitionCount, PersonRow, Position, buckets};
 use storage::store::{Checkpoint, Epoch, PartitionRef, People, StoreError, StoredPartition};
 use tokio_util::sync::CancellationToken;
@@ -228,7 +227,7 @@ async fn read_bucket(
     take: &Mutex<&mut (dyn FnMut(PersonRow) + Send)>,
 ) -> Result<(), StoreError> {
     let read = || async move {
-        let mut take = |row| (take.lock().unwrap_or_else(PoisonError::into_inner))(row);
+        let mut take = |row| (take.lock())(row);
         store.read_people(id, bucket, &mut take).await
     };
     read.retry(retry)

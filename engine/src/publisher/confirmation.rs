@@ -32,7 +32,7 @@ impl Publisher {
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut pass, mut healthy, mut next_at) = (Pass::default(), true, Instant::now());
         loop {
-            let idle = pass.budgets.is_empty() && !self.lock().has_unconfirmed();
+            let idle = pass.budgets.is_empty() && !self.totals.lock().has_unconfirmed();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -60,7 +60,7 @@ impl Publisher {
             }
         }
         // What is still unconfirmed may be committed by an owner that is gone.
-        pass.budgets.extend(self.lock().take_unconfirmed());
+        pass.budgets.extend(self.totals.lock().take_unconfirmed());
         while self.confirm_next(&mut pass).await {}
         if let Some(error) = pass.error {
             tracing::warn!(%error, "failed to confirm the last totals, the next owner confirms them");
@@ -70,14 +70,14 @@ impl Publisher {
     /// Confirms the next budgets of the pass, or of a new one if it is empty. Returns whether the pass goes on.
     async fn confirm_next(&self, pass: &mut Pass) -> bool {
         if pass.budgets.is_empty() {
-            pass.budgets = self.lock().take_unconfirmed().into();
+            pass.budgets = self.totals.lock().take_unconfirmed().into();
         }
         let count = pass.budgets.len().min(MAX_CONCURRENT_CONFIRMATIONS);
         let next: Vec<PendingBudget> = pass.budgets.drain(..count).collect();
         let outcomes = join_all(next.iter().map(|totals| self.confirm(totals))).await;
         for (totals, outcome) in next.into_iter().zip(outcomes) {
             if let Err(error) = outcome {
-                self.lock().restore_unconfirmed(totals);
+                self.totals.lock().restore_unconfirmed(totals);
                 pass.error.get_or_insert(error);
             }
         }
@@ -99,6 +99,6 @@ impl Publisher {
 
     /// Makes the totals of every owned partition unconfirmed.
     pub(super) fn confirm_all(&self) {
-        self.lock().confirm_all(&self.definitions.catalog());
+        self.totals.lock().confirm_all(&self.definitions.catalog());
     }
 }

@@ -9,9 +9,10 @@
 mod confirmation;
 mod pending_totals;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use schemas::{BudgetId, BudgetTotals, PartitionCount, Term};
 use storage::cache::{Cache, CacheError};
 use storage::control::BudgetDefinitions;
@@ -60,13 +61,13 @@ impl Publisher {
 
     /// Publishes the totals of this term's generation from now on, and of no other.
     pub fn set_active_term(&self, term: Term, partitions: PartitionCount) {
-        self.lock().set_active_term(term, partitions);
+        self.totals.lock().set_active_term(term, partitions);
     }
 
     /// Adds committed totals of a partition: its changed budgets, or every budget if the partition is new here. Changes
     /// are published by the next flush; a new partition is confirmed next. No I/O.
     pub fn publish(&self, partition: PartitionRef, totals: Vec<(BudgetId, BudgetTotals)>) {
-        self.lock().add(partition, totals, &self.definitions.catalog());
+        self.totals.lock().add(partition, totals, &self.definitions.catalog());
         self.totals_changed.notify_one();
         self.confirmation_due.notify_one();
     }
@@ -75,7 +76,7 @@ impl Publisher {
     ///
     /// What is pending of it is still published: it is committed, and the next owner may take a while.
     pub fn forget(&self, partition: PartitionRef) {
-        self.lock().release(partition);
+        self.totals.lock().release(partition);
     }
 
     /// Flushes changed totals and confirms all others until `stop` is cancelled, and what is pending a last time then.
@@ -120,14 +121,14 @@ impl Publisher {
     /// Publishes changed totals. A budget that the cache rejects does not block the others.
     async fn flush(&self) -> FlushOutcome {
         let started = Instant::now();
-        let changed = self.lock().take_changed();
+        let changed = self.totals.lock().take_changed();
         let mut outcome = FlushOutcome { published_any: false, error: None };
         for totals in changed {
             let partitions = totals.to_partition_totals(|_| true);
             match self.cache.publish(&totals.budget, totals.count, &partitions).await {
                 Ok(()) => outcome.published_any = true,
                 Err(error) => {
-                    self.lock().restore_changed(totals);
+                    self.totals.lock().restore_changed(totals);
                     outcome.error.get_or_insert(error);
                 }
             }
@@ -136,10 +137,6 @@ impl Publisher {
             self.metrics.published(started.elapsed());
         }
         outcome
-    }
-
-    fn lock(&self) -> MutexGuard<'_, PendingTotals> {
-        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

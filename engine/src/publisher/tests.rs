@@ -38,7 +38,7 @@ impl PickyCache {
     }
 
     fn check(&self, budget: &BudgetId) -> Result<(), CacheError> {
-        if self.damaged.lock().unwrap().contains(budget) {
+        if self.damaged.lock().contains(budget) {
             return Err(CacheError(format!("{budget} is damaged")));
         }
         Ok(())
@@ -55,7 +55,7 @@ impl Cache for PickyCache {
     ) -> Result<(), CacheError> {
         self.check(budget)?;
         self.publications.fetch_add(1, Ordering::Relaxed);
-        *self.latest.lock().unwrap() = partitions[0].totals.clone();
+        *self.latest.lock() = partitions[0].totals.clone();
         self.published.send_modify(|published| {
             published.insert(budget.clone(), partitions[0].totals.position);
         });
@@ -69,7 +69,7 @@ impl Cache for PickyCache {
         _: PartitionCount,
         positions: &[(PartitionId, Position)],
     ) -> Result<Vec<PartitionId>, CacheError> {
-        let delay = *self.compare_delay.lock().unwrap();
+        let delay = *self.compare_delay.lock();
         sleep(delay).await;
         self.check(budget)?;
         let stored = self.published.borrow().get(budget).copied();
@@ -139,7 +139,7 @@ impl Fixture {
     }
 
     fn damage(&self, budgets: &[&str]) {
-        *self.cache.damaged.lock().unwrap() = budgets.iter().map(|budget| id(budget)).collect();
+        *self.cache.damaged.lock() = budgets.iter().map(|budget| id(budget)).collect();
     }
 
     async fn wait_until_published(&self, budget: &str, position: u64) {
@@ -203,7 +203,7 @@ async fn changes_do_not_wait_for_the_confirmation_of_other_budgets() {
     let budgets: Vec<&str> = budgets.iter().map(String::as_str).collect();
     fixture.commit(&budgets, 1);
     // Confirming everything takes 100 seconds.
-    *fixture.cache.compare_delay.lock().unwrap() = Duration::from_millis(100);
+    *fixture.cache.compare_delay.lock() = Duration::from_millis(100);
     fixture.run_confirming(Duration::from_secs(2), &CancellationToken::new());
     for position in 2..200 {
         fixture.commit(&["budget-999"], position);
@@ -285,7 +285,7 @@ async fn what_is_pending_is_published_neither_by_a_flush_nor_by_a_confirmation()
         totals.position = Position(position);
         fixture.publisher.publish(PARTITION, vec![(id("town"), totals.clone())]);
         fixture.wait_until_published("town", position).await;
-        let latest = fixture.cache.latest.lock().unwrap().clone();
+        let latest = fixture.cache.latest.lock().clone();
         assert_eq!((latest.position, latest.people, latest.pending), (totals.position, 0, None));
     }
     stop.cancel();

@@ -1,6 +1,6 @@
 //! A partition owner under test: takes a partition over, reads batches, is released.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::metrics::EngineMetrics;
@@ -9,6 +9,7 @@ use engine::partition::{
     PartitionProgress, PreparedPeople, check_log, claim,
 };
 use engine::publisher::Publisher;
+use parking_lot::Mutex;
 use runtime::metrics::Metrics;
 use schemas::{LogRef, PartitionCount, Position, Term};
 use storage::cache::memory::MemoryCache;
@@ -130,7 +131,7 @@ async fn start(
     let keeps = Arc::clone(&kept);
     let task = tokio::spawn(async move {
         let (exit, people) = run.await;
-        *keeps.lock().unwrap() = people;
+        *keeps.lock() = people;
         exit
     });
     TestOwner { records, from: resume.from.0, stop, task, progress, kept }
@@ -187,7 +188,7 @@ impl TestOwner {
     pub async fn release_and_keep(self) -> Option<PreparedPeople> {
         let kept = Arc::clone(&self.kept);
         assert_eq!(self.release().await, OwnerExit::Released);
-        kept.lock().unwrap().take()
+        kept.lock().take()
     }
 
     pub async fn release(self) -> OwnerExit {

@@ -2,9 +2,10 @@
 //! budget definitions.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use schemas::{
     Budget, BudgetId, CombinedTotals, PartitionCount, PartitionId, PartitionTotals, Position, Term,
 };
@@ -18,7 +19,7 @@ use crate::log::Log;
 use crate::network::{Link, Service};
 use crate::oracle::{CheckResult, require};
 use crate::store::StoreServer;
-use crate::world::{World, lock};
+use crate::world::World;
 
 pub struct CacheServer {
     world: Arc<World>,
@@ -35,12 +36,12 @@ impl CacheServer {
 
     /// Drops all data.
     pub fn flush(&self) {
-        *lock(&self.cache) = Arc::default();
-        lock(&self.visible).clear();
+        *self.cache.lock() = Arc::default();
+        self.visible.lock().clear();
     }
 
     fn cache(&self) -> Arc<MemoryCache> {
-        Arc::clone(&lock(&self.cache))
+        Arc::clone(&self.cache.lock())
     }
 
     /// Reads the totals of a budget as a reader does.
@@ -60,7 +61,7 @@ impl CacheServer {
         let outcome = self.cache().publish(&budget, count, &partitions).await;
         if let Some(now) = self.read_budget(&budget).await {
             self.world.check(self.check_visible(&budget, &now));
-            lock(&self.visible).insert(budget, now);
+            self.visible.lock().insert(budget, now);
         }
         outcome
     }
@@ -79,7 +80,7 @@ impl CacheServer {
 
     fn check_visible(&self, budget: &BudgetId, now: &CombinedTotals) -> CheckResult {
         self.world.oracle.check_combined(budget, now)?;
-        let visible = lock(&self.visible);
+        let visible = self.visible.lock();
         let before = visible.get(budget);
         // An `api` shows a later term once it includes everything that was shown before.
         let follows = |before: &CombinedTotals| now.term > before.term || now.includes(before);

@@ -2,16 +2,17 @@
 //! both own a partition for a while.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use schemas::PartitionId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{sleep, timeout};
 
 use crate::control::{Control, FaultEvent, ProcessFault};
 use crate::process::{Process, Servers};
-use crate::world::{World, lock};
+use crate::world::World;
 
 /// Time for a release, after which the partition is moved anyway.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -48,7 +49,7 @@ impl Cluster {
     }
 
     pub fn start_process(&self) {
-        let mut members = lock(&self.members);
+        let mut members = self.members.lock();
         let number = members.processes.len();
         let control = Control::new(number, Arc::clone(&self.world), self.events.clone());
         let servers = Arc::clone(&self.servers);
@@ -56,12 +57,12 @@ impl Cluster {
     }
 
     pub fn is_assigned(&self, partition: PartitionId, process: usize) -> bool {
-        lock(&self.members).assigned.get(&partition) == Some(&process)
+        self.members.lock().assigned.get(&partition) == Some(&process)
     }
 
     /// Returns the processes that are alive.
     pub fn alive(&self) -> Vec<Arc<Process>> {
-        let members = lock(&self.members);
+        let members = self.members.lock();
         members.processes.iter().filter(|process| process.control.is_alive()).cloned().collect()
     }
 
@@ -81,14 +82,14 @@ impl Cluster {
     pub fn assign(&self, partition: PartitionId) {
         let process = self.any_alive();
         self.world.note(format_args!("{partition}: assigned to process {}", process.number));
-        lock(&self.members).assigned.insert(partition, process.number);
+        self.members.lock().assigned.insert(partition, process.number);
         process.assign(partition);
     }
 
     /// Revokes a partition, waits until its process has released it, and assigns it again.
     pub async fn move_with_release(self: &Arc<Self>, partition: PartitionId) {
         let former = {
-            let mut members = lock(&self.members);
+            let mut members = self.members.lock();
             let former = members.assigned.remove(&partition);
             former.map(|number| Arc::clone(&members.processes[number]))
         };
@@ -107,7 +108,7 @@ impl Cluster {
 
     /// Assigns a partition again at once; the former process is notified later, if at all.
     pub async fn move_without_release(self: &Arc<Self>, partition: PartitionId) {
-        let former = lock(&self.members).assigned.get(&partition).copied();
+        let former = self.members.lock().assigned.get(&partition).copied();
         self.assign(partition);
         sleep(self.world.draw_ms(0..=400)).await;
         if let Some(former) = former {
@@ -208,12 +209,12 @@ impl Cluster {
     }
 
     fn partitions_of(&self, number: usize) -> Vec<PartitionId> {
-        let members = lock(&self.members);
+        let members = self.members.lock();
         let assigned = members.assigned.iter();
         assigned.filter(|(_, owner)| **owner == number).map(|(partition, _)| *partition).collect()
     }
 
     fn process(&self, number: usize) -> Arc<Process> {
-        Arc::clone(&lock(&self.members).processes[number])
+        Arc::clone(&self.members.lock().processes[number])
     }
 }

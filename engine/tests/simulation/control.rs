@@ -2,17 +2,18 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::world::{World, lock};
+use crate::world::World;
 
 /// No process of a run that makes progress is polled more often.
 const MAX_POLLS: u64 = 1_000_000;
@@ -83,29 +84,29 @@ impl Control {
             }
         });
         let task = tokio::spawn(Stallable { task: Box::pin(task), control: Arc::clone(self) });
-        lock(&self.tasks).push(task.abort_handle());
+        self.tasks.lock().push(task.abort_handle());
         task
     }
 
     /// Schedules a fault for when the process's tasks have waited this many times more.
     pub fn schedule_fault(&self, waits_left: u64, fault: ProcessFault) {
-        *lock(&self.scheduled) = Some(ScheduledFault { waits_left, fault });
+        *self.scheduled.lock() = Some(ScheduledFault { waits_left, fault });
     }
 
     pub fn cancel_fault(&self) {
-        *lock(&self.scheduled) = None;
+        *self.scheduled.lock() = None;
     }
 
     /// Aborts every task where it waits now.
     pub fn kill(&self) {
         self.alive.store(false, Ordering::Relaxed);
-        lock(&self.tasks).drain(..).for_each(|task| task.abort());
+        self.tasks.lock().drain(..).for_each(|task| task.abort());
     }
 
     /// Resumes a stalled process.
     pub fn resume(&self) {
         self.stalled.store(false, Ordering::Relaxed);
-        lock(&self.wakers).drain(..).for_each(Waker::wake);
+        self.wakers.lock().drain(..).for_each(Waker::wake);
     }
 
     /// Counts that a task waits, and triggers the scheduled fault when it is due.
@@ -113,7 +114,7 @@ impl Control {
         if self.polls.fetch_add(1, Ordering::Relaxed) == MAX_POLLS {
             self.world.fail(format!("process {} makes no progress", self.process));
         }
-        let mut scheduled = lock(&self.scheduled);
+        let mut scheduled = self.scheduled.lock();
         let Some(ScheduledFault { waits_left, fault }) = &mut *scheduled else { return };
         if *waits_left > 0 {
             *waits_left -= 1;
@@ -144,7 +145,7 @@ impl Future for Stallable {
             return Poll::Pending;
         }
         if self.control.is_stalled() {
-            lock(&self.control.wakers).push(context.waker().clone());
+            self.control.wakers.lock().push(context.waker().clone());
             return Poll::Pending;
         }
         let polled = self.task.as_mut().poll(context);

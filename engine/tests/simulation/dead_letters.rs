@@ -2,15 +2,16 @@
 //! commit that passes it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use schemas::{Offset, PartitionId, Position};
 use storage::log::{AppendError, DeadLetter, DeadLetterWriter};
 
 use crate::network::{Link, Service};
 use crate::oracle::{CheckResult, require};
-use crate::world::{World, lock};
+use crate::world::World;
 
 pub struct DeadLetterServer {
     world: Arc<World>,
@@ -24,12 +25,12 @@ impl DeadLetterServer {
 
     /// The number of distinct dead letters.
     pub fn len(&self) -> usize {
-        lock(&self.letters).len()
+        self.letters.lock().len()
     }
 
     /// Checks that every dead letter below a position is stored.
     pub fn check_complete(&self, partition: PartitionId, position: Position) -> CheckResult {
-        let letters = lock(&self.letters);
+        let letters = self.letters.lock();
         for offset in self.world.oracle.rejected_below(partition, position) {
             require(letters.contains_key(&(partition, offset)), || {
                 format!(
@@ -41,7 +42,7 @@ impl DeadLetterServer {
     }
 
     fn append(&self, new: Vec<DeadLetter>) {
-        let mut letters = lock(&self.letters);
+        let mut letters = self.letters.lock();
         for letter in new {
             self.world.check(self.world.oracle.check_dead_letter(&letter));
             let source = (letter.source.partition, letter.source.offset);

@@ -35,13 +35,13 @@ mod store_client;
 mod world;
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use counts::Counts;
+use parking_lot::Mutex;
 use run::{RunResult, run};
-use world::{InjectedBug, lock};
+use world::InjectedBug;
 
 const DEFAULT_SEEDS: u64 = 500;
 /// With at least this many seeds, every kind of fault must have happened.
@@ -66,11 +66,11 @@ fn run_all(first: u64, seeds: u64) -> (Counts, BTreeMap<u64, RunResult>) {
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= seeds || lock(&outcome).1.len() >= MAX_PRINTED_FAILURES {
+                    if index >= seeds || outcome.lock().1.len() >= MAX_PRINTED_FAILURES {
                         return;
                     }
                     let ran = run(first + index, None);
-                    let mut outcome = lock(&outcome);
+                    let mut outcome = outcome.lock();
                     outcome.0 += ran.counts;
                     if ran.failure.is_some() {
                         outcome.1.insert(first + index, ran);
@@ -83,7 +83,7 @@ fn run_all(first: u64, seeds: u64) -> (Counts, BTreeMap<u64, RunResult>) {
             });
         }
     });
-    outcome.into_inner().unwrap()
+    outcome.into_inner()
 }
 
 fn print_failure(seed: u64, ran: &RunResult) {

@@ -9,7 +9,6 @@ use tokio::time::sleep;
 use crate::cluster::Cluster;
 use crate::control::ProcessFault;
 use crate::network::{Condition, Service};
-use crate::world::lock;
 
 /// Injects the plan's number of faults, which may overlap.
 pub async fn inject_faults(cluster: &Arc<Cluster>) {
@@ -89,10 +88,10 @@ fn degrade(cluster: &Arc<Cluster>, service: Service, down: bool) {
     let duration = world.draw_ms(20..=1_000);
     let failing_percent = world.draw(|rng| rng.u32(5..=70));
     world.note(format_args!("{service:?}: down {down}, failing {failing_percent} %, {duration:?}"));
-    *lock(&world.network).of(service) = Condition { down, failing_percent };
+    *world.network.lock().of(service) = Condition { down, failing_percent };
     tokio::spawn(async move {
         sleep(duration).await;
-        *lock(&world.network).of(service) = Condition::default();
+        *world.network.lock().of(service) = Condition::default();
     });
 }
 

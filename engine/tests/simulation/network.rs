@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use crate::world::{World, lock};
+use crate::world::World;
 
 /// Time that a client waits for a response.
 pub const CALL_TIMEOUT_MS: u64 = 100;
@@ -111,7 +111,7 @@ impl Link {
     }
 
     fn draw_outcome(&self, service: Service) -> CallOutcome {
-        let condition = *lock(&self.world.network).of(service);
+        let condition = *self.world.network.lock().of(service);
         if condition.down {
             self.world.count(|counts| counts.lost_requests += 1);
             let breaks = self.world.chance(50);

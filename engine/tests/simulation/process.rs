@@ -2,7 +2,7 @@
 //! what the simulated consumer group says, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +10,7 @@ use engine::coordinator::{Coordinator, CoordinatorDeps, ShadowOwners, Spawner};
 use engine::metrics::EngineMetrics;
 use engine::publisher::Publisher;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use runtime::health::{Health, HealthConfig};
 use runtime::metrics::Metrics;
 use schemas::{GenerationRegistry, PartitionId, Position};
@@ -30,7 +31,7 @@ use crate::log_reader::{SimulatedLogs, log_identity};
 use crate::network::{Link, PartitionFault};
 use crate::store::StoreServer;
 use crate::store_client::StoreClient;
-use crate::world::{World, lock};
+use crate::world::World;
 
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -195,7 +196,7 @@ impl Process {
 
     /// Whether the source holds the partition.
     pub fn holds(&self, partition: PartitionId) -> bool {
-        lock(&self.held).contains(&partition)
+        self.held.lock().contains(&partition)
     }
 
     /// The group assigns a partition; it may be assigned already.
@@ -237,13 +238,13 @@ impl Process {
             while let Ok(command) = commands.try_recv() {
                 match command {
                     GroupCommand::Assign(partition) => {
-                        lock(&self.held).insert(partition);
+                        self.held.lock().insert(partition);
                         self.coordinator.assigned(&[partition], &self.bounds);
                     }
                     GroupCommand::Revoke { partition, revocation } => {
                         self.coordinator.release(&[partition], revocation).await;
                         cursors.remove(&partition);
-                        lock(&self.held).remove(&partition);
+                        self.held.lock().remove(&partition);
                     }
                 }
             }

@@ -20,7 +20,7 @@ use crate::network::MAX_LATE_EFFECT_MS;
 use crate::oracle::{CheckResult, require};
 use crate::process::Servers;
 use crate::store::StoreServer;
-use crate::world::{InjectedBug, World, lock};
+use crate::world::{InjectedBug, World};
 
 /// Maximum time to recover: the longest stall, a late effect, and some retries at maximum backoff.
 const MAX_RECOVERY_TIME: Duration = Duration::from_secs(10);
@@ -164,7 +164,7 @@ async fn sicken_one(cluster: &Arc<Cluster>) {
     // What the nemesis had begun has ended by then.
     sleep(LONG_SICKNESS).await;
     let takeovers_of_others = || {
-        let mut takeovers = lock(&world.takeovers).clone();
+        let mut takeovers = world.takeovers.lock().clone();
         takeovers.remove(&unresponsive);
         takeovers
     };

@@ -1,8 +1,9 @@
 //! The store server, which checks every write when it takes effect. Its client is `store_client`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use schemas::{BudgetId, HistoryPoint, HistoryStep, PartitionId, PersonKey, PersonRow, Position};
 use storage::store::memory::{MemoryStore, PartitionSnapshot};
 use storage::store::{
@@ -12,7 +13,7 @@ use storage::store::{
 
 use crate::dead_letters::DeadLetterServer;
 use crate::oracle::{CheckResult, require};
-use crate::world::{InjectedBug, World, lock};
+use crate::world::{InjectedBug, World};
 
 /// Percentage of commits that are lost in a run whose store loses commits.
 const LOST_COMMIT_PERCENT: u32 = 4;
@@ -64,7 +65,7 @@ impl StoreServer {
 
     /// The acknowledged position of a partition: nothing beyond it may be written or published.
     pub fn acknowledged(&self, partition: PartitionRef) -> Position {
-        lock(&self.acknowledged).get(&partition).copied().unwrap_or_default()
+        self.acknowledged.lock().get(&partition).copied().unwrap_or_default()
     }
 
     /// Checks that every person's row equals the oracle's.
@@ -92,7 +93,7 @@ impl StoreServer {
             let is_lost = (counts && !counts_one) || (counts_one && world.chance(33));
             counts_one |= counts;
             if is_lost {
-                lock(&self.lost).insert((id.partition, row.person));
+                self.lost.lock().insert((id.partition, row.person));
             }
             is_lost
         });
@@ -109,7 +110,7 @@ impl StoreServer {
             2 => GoesBack::CommitsOnly,
             _ => GoesBack::RowsOnly,
         });
-        let (snapshots, now) = (lock(&self.snapshots), self.tables.snapshot(id));
+        let (snapshots, now) = (self.snapshots.lock(), self.tables.snapshot(id));
         let Some(snapshots) = snapshots.get(&id) else { return };
         let draw = || &snapshots[world.draw(|rng| rng.usize(0..snapshots.len()))];
         let (commits, rows) = match kind {
@@ -129,7 +130,7 @@ impl StoreServer {
             GoesBack::CommitsOnly => counts.back_commits += 1,
             GoesBack::RowsOnly => counts.back_rows += 1,
         });
-        lock(&self.lost).extend(changed.into_iter().map(|person| (id.partition, person)));
+        self.lost.lock().extend(changed.into_iter().map(|person| (id.partition, person)));
     }
 
     /// Takes a snapshot now and then; the first one is of a partition that nobody has claimed.
@@ -137,7 +138,7 @@ impl StoreServer {
         if !self.world.plan.goes_back {
             return;
         }
-        let mut snapshots = lock(&self.snapshots);
+        let mut snapshots = self.snapshots.lock();
         let of_partition = snapshots.entry(id).or_default();
         if of_partition.is_empty() || self.world.chance(SNAPSHOT_PERCENT) {
             of_partition.push(self.tables.snapshot(id));
@@ -157,7 +158,7 @@ impl StoreServer {
         self.world.note(format_args!("{partition}: {owner} claims epoch {epoch}: {outcome:?}"));
         if outcome == Ok(CasOutcome::Applied) {
             self.world.count(|counts| counts.takeovers += 1);
-            *lock(&self.world.takeovers).entry(partition).or_default() += 1;
+            *self.world.takeovers.lock().entry(partition).or_default() += 1;
         }
         outcome
     }
@@ -193,7 +194,7 @@ impl StoreServer {
             if loses { ", lost" } else { "" }
         ));
         if outcome == Ok(CasOutcome::Applied) {
-            let mut acknowledged = lock(&self.acknowledged);
+            let mut acknowledged = self.acknowledged.lock();
             let highest = acknowledged.entry(id).or_default();
             if *from < *highest && !loses {
                 self.world.count(|counts| counts.went_back += 1);
@@ -223,7 +224,7 @@ impl StoreServer {
         self.world.oracle.check_stored(id.partition, &stored)?;
         for expected in self.world.oracle.people_at(id.partition, checkpoint.rows_position) {
             let row = self.tables.person(id, &expected.person).await.unwrap();
-            let is_lost = lock(&self.lost).contains(&(id.partition, expected.person));
+            let is_lost = self.lost.lock().contains(&(id.partition, expected.person));
             let is_stored = row.is_some_and(|row| row.offset >= expected.offset);
             require(is_stored || is_lost, || {
                 format!(

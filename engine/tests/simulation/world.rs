@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engine::partition::{DeadLetterThresholds, PartitionLimits};
 use fastrand::Rng;
+use parking_lot::Mutex;
 use schemas::{GenerationRegistry, LogRef, PartitionId};
 use storage::store::PartitionRef;
 use tokio::sync::Notify;
@@ -126,7 +126,7 @@ impl World {
 
     /// Draws from the seeded random numbers.
     pub fn draw<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
-        draw(&mut lock(&self.rng))
+        draw(&mut self.rng.lock())
     }
 
     pub fn draw_ms(&self, range: RangeInclusive<u64>) -> Duration {
@@ -141,14 +141,14 @@ impl World {
     pub fn heal(&self) {
         self.note(format_args!("healed"));
         self.healed.store(true, Ordering::Relaxed);
-        *lock(&self.network) = NetworkConditions::default();
-        lock(&self.partition_faults).clear();
+        *self.network.lock() = NetworkConditions::default();
+        self.partition_faults.lock().clear();
     }
 
     /// Makes one partition unresponsive, or responsive again.
     pub fn set_fault(&self, partition: PartitionId, fault: Option<PartitionFault>) {
         self.note(format_args!("{partition}: fault {fault:?}"));
-        let mut faults = lock(&self.partition_faults);
+        let mut faults = self.partition_faults.lock();
         match fault {
             Some(fault) => {
                 faults.insert(partition, fault);
@@ -166,20 +166,20 @@ impl World {
     }
 
     pub fn fault_of(&self, partition: PartitionId) -> Option<PartitionFault> {
-        lock(&self.partition_faults).get(&partition).copied()
+        self.partition_faults.lock().get(&partition).copied()
     }
 
     pub fn registry(&self) -> GenerationRegistry {
-        lock(&self.registry).clone()
+        self.registry.lock().clone()
     }
 
     pub fn set_registry(&self, next: GenerationRegistry) {
-        *lock(&self.registry) = next;
+        *self.registry.lock() = next;
     }
 
     /// A partition of the active generation.
     pub fn active(&self, partition: PartitionId) -> PartitionRef {
-        PartitionRef { generation: lock(&self.registry).active.generation, partition }
+        PartitionRef { generation: self.registry.lock().active.generation, partition }
     }
 
     pub fn is_healed(&self) -> bool {
@@ -189,15 +189,15 @@ impl World {
     /// Appends a line to the trace.
     pub fn note(&self, line: fmt::Arguments<'_>) {
         let at_ms = self.started.elapsed().as_millis();
-        lock(&self.trace).push(format!("{at_ms:>6} {line}"));
+        self.trace.lock().push(format!("{at_ms:>6} {line}"));
     }
 
     pub fn count(&self, count: impl FnOnce(&mut Counts)) {
-        count(&mut lock(&self.counts));
+        count(&mut self.counts.lock());
     }
 
     pub fn counts(&self) -> Counts {
-        *lock(&self.counts)
+        *self.counts.lock()
     }
 
     /// Records a failed check; the first one ends the run.
@@ -209,17 +209,12 @@ impl World {
 
     pub fn fail(&self, failure: String) {
         self.note(format_args!("FAILED {failure}"));
-        lock(&self.failure).get_or_insert(failure);
+        self.failure.lock().get_or_insert(failure);
         self.failed.notify_one();
     }
 
     /// Returns the first failure and the trace.
     pub fn end(&self) -> (Option<String>, Vec<String>) {
-        (lock(&self.failure).clone(), lock(&self.trace).clone())
+        (self.failure.lock().clone(), self.trace.lock().clone())
     }
-}
-
-/// Locks a mutex; a panic while it is held fails the run anyway.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

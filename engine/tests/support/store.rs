@@ -1,9 +1,9 @@
 //! An in-memory store with faults that a test switches on.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use schemas::{GenerationRegistry, PartitionId};
 use storage::store::memory::MemoryStore;
 use storage::store::{
@@ -96,7 +96,7 @@ impl Faults {
     }
 
     async fn apply_deferred_registry_change(&self) -> Result<(), StoreError> {
-        let deferred = self.deferred.lock().unwrap().take();
+        let deferred = self.deferred.lock().take();
         if let Some(deferred) = deferred {
             self.inner.change_registry(&deferred).await?;
         }
@@ -138,7 +138,7 @@ impl Interceptor for Faults {
     ) -> Result<CasOutcome, StoreError> {
         match operation {
             StoreOperation::Claim(partition) => {
-                if self.unresponsive.lock().unwrap().contains(&partition.partition) {
+                if self.unresponsive.lock().contains(&partition.partition) {
                     std::future::pending::<()>().await;
                 }
                 if self.lose_next_claim_race.swap(false, Ordering::Relaxed) {
@@ -157,7 +157,7 @@ impl Interceptor for Faults {
             }
             StoreOperation::ChangeRegistry(next) => {
                 if self.defer_next_registry_change.swap(false, Ordering::Relaxed) {
-                    *self.deferred.lock().unwrap() = Some(next.clone());
+                    *self.deferred.lock() = Some(next.clone());
                     return Err(StoreError::Unavailable("no response".into()));
                 }
                 self.apply_deferred_registry_change().await?;

@@ -8,10 +8,11 @@
 //! every partition of the new one once all records are copied.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use runtime::clock::now_ms;
 use schemas::{
     BudgetId, Closing, LogRef, Marker, MarkerKind, PartitionCount, PartitionId, PersonKey,
@@ -115,7 +116,7 @@ impl CopyCounts {
     /// Returns the budgets that are closed in every partition of the old log, with the latest revision of their
     /// markers.
     fn closed_everywhere(&self) -> Vec<(BudgetId, u64)> {
-        let closings = self.closings.lock().unwrap_or_else(PoisonError::into_inner);
+        let closings = self.closings.lock();
         // A partition without markers of the budget is not among the copied ones' closed budgets.
         let Some(budgets) = closings.first().filter(|_| closings.len() == self.read.len()) else {
             return Vec::new();
@@ -268,7 +269,7 @@ impl PartitionCopy {
                 read.store(next.0, Ordering::Release);
             }
         }
-        let mut closings = self.counts.closings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut closings = self.counts.closings.lock();
         closings.push(self.filter.closings);
         Ok(())
     }
@@ -408,7 +409,7 @@ mod tests {
                 .map(|record| filter.person(record, &counts).is_some())
                 .collect();
             assert_eq!(copied, [true, false, false, true, false, true, false, false, true]);
-            counts.closings.lock().unwrap().push(filter.closings);
+            counts.closings.lock().push(filter.closings);
         }
         assert_eq!(counts.closed_everywhere(), [(budget.clone(), 4)]);
         let left_out = RecordCounts { applied: 6, duplicates: 4, dead_lettered: 0 };

@@ -1,10 +1,11 @@
 //! Tests of the queue of signals: its bound, and what a shutdown does with it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use runtime::metrics::Metrics;
 use schemas::{
     Action, BudgetId, IdentityLevel, PersonKey, PersonSecret, Signal, SignalOrigin, Submission,
@@ -28,7 +29,7 @@ struct SlowWriter {
 impl SignalWriter for SlowWriter {
     async fn append(&self, signals: &[Signal]) -> Result<(), AppendError> {
         self.permits.acquire().await.unwrap().forget();
-        self.batches.lock().unwrap().push(signals.len());
+        self.batches.lock().push(signals.len());
         Ok(())
     }
 
@@ -120,10 +121,10 @@ async fn what_does_not_fit_into_the_queue_is_dropped_and_counted_and_the_rest_is
     }
     assert_eq!(sender.dropped_full.get(), 150);
     writer.permits.add_permits(1);
-    while writer.batches.lock().unwrap().is_empty() {
+    while writer.batches.lock().is_empty() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(*writer.batches.lock().unwrap(), [100]);
+    assert_eq!(*writer.batches.lock(), [100]);
 }
 
 /// Queues two and a half batches, and flushes them. Returns what was appended, what was dropped, and how long it took.

@@ -1,14 +1,13 @@
 //! Budget definitions in memory.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use schemas::{Budget, BudgetId, StoredBudget};
 use storage::control::{BudgetDefinitions, Catalog, Change, ControlTopicError, Deletion, Erasure};
 use tokio::sync::watch;
-
-use super::lock;
 
 pub struct FakeDefinitions {
     pub catalog: Mutex<Arc<Catalog>>,
@@ -50,26 +49,26 @@ impl Default for FakeDefinitions {
 
 impl FakeDefinitions {
     pub fn put(&self, budget: Budget) {
-        let mut catalog = lock(&self.catalog);
+        let mut catalog = self.catalog.lock();
         *catalog = Arc::new(catalog.with(Arc::new(budget)));
     }
 
     /// Adds a definition as another release stored it.
     pub fn put_stored(&self, json: &str) {
         let id = StoredBudget::id(json.as_bytes()).unwrap();
-        let mut catalog = lock(&self.catalog);
+        let mut catalog = self.catalog.lock();
         *catalog = Arc::new(catalog.with_stored(&id, StoredBudget::parse(json.as_bytes())));
     }
 
     pub fn get(&self, id: &str) -> Option<Arc<Budget>> {
-        lock(&self.catalog).get(id).cloned()
+        self.catalog.lock().get(id).cloned()
     }
 }
 
 #[async_trait]
 impl BudgetDefinitions for FakeDefinitions {
     fn catalog(&self) -> Arc<Catalog> {
-        Arc::clone(&lock(&self.catalog))
+        Arc::clone(&self.catalog.lock())
     }
 
     fn is_loaded(&self) -> bool {
@@ -85,7 +84,7 @@ impl BudgetDefinitions for FakeDefinitions {
         if self.unconfirmed.load(Ordering::SeqCst) {
             return Err(ControlTopicError::Unavailable("injected fault".into()));
         }
-        if let Some(budget) = lock(&self.before_confirmation).take() {
+        if let Some(budget) = self.before_confirmation.lock().take() {
             self.put(budget);
         }
         Ok(self.catalog())
@@ -109,10 +108,10 @@ impl BudgetDefinitions for FakeDefinitions {
         if self.changes_hang.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        if let Some(budget) = lock(&self.concurrent_change).take() {
+        if let Some(budget) = self.concurrent_change.lock().take() {
             self.put(budget);
         }
-        let current = lock(&self.catalog).changeable(id.as_str())?.cloned();
+        let current = self.catalog.lock().changeable(id.as_str())?.cloned();
         match decide(current.as_deref())? {
             Some(next) => {
                 let next = self.catalog().numbered(next);
@@ -127,7 +126,7 @@ impl BudgetDefinitions for FakeDefinitions {
         if self.failing.load(Ordering::SeqCst) {
             return Err(ControlTopicError::Unavailable("injected fault".into()));
         }
-        let mut catalog = lock(&self.catalog);
+        let mut catalog = self.catalog.lock();
         let current = catalog.changeable(id.as_str())?.cloned();
         decide(current.as_deref())?;
         *catalog = Arc::new(catalog.without(id, current.unwrap().revision + 1));

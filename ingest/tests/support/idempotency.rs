@@ -1,14 +1,13 @@
 //! The memory of submission ids, which can be made to forget.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use storage::idempotency::memory::MemoryIdempotency;
 use storage::idempotency::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
-
-use super::lock;
 
 #[derive(Default)]
 pub struct FakeIdempotency {
@@ -23,11 +22,11 @@ pub struct FakeIdempotency {
 impl FakeIdempotency {
     /// Forgets every id, as a restart does.
     pub fn forget_all(&self) {
-        *lock(&self.known) = Arc::default();
+        *self.known.lock() = Arc::default();
     }
 
     fn known(&self) -> Arc<MemoryIdempotency> {
-        Arc::clone(&lock(&self.known))
+        Arc::clone(&self.known.lock())
     }
 }
 
@@ -39,7 +38,7 @@ impl Idempotency for FakeIdempotency {
         around_append: Duration,
     ) -> Vec<BeginOutcome> {
         self.begun.fetch_add(attempts.len(), Ordering::SeqCst);
-        lock(&self.around_append).push(around_append);
+        self.around_append.lock().push(around_append);
         if self.away.load(Ordering::SeqCst) {
             return vec![BeginOutcome::Unchecked; attempts.len()];
         }

@@ -1,17 +1,17 @@
 //! The log in memory, which fails on demand.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use schemas::{
     LogNumber, Offset, PartitionCount, PartitionId, RecordAddress, RecordDecoder, partition_for,
 };
 use storage::log::{AppendError, LogWriter, NewRecord};
 use tokio::sync::Notify;
 
-use super::{PARTITIONS, lock};
+use super::PARTITIONS;
 
 /// How the fake log responds to appends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,7 +45,7 @@ fn partition_of(record: &NewRecord) -> PartitionId {
 
 impl FakeLog {
     pub fn set_mode(&self, mode: LogMode) {
-        *lock(&self.mode) = mode;
+        *self.mode.lock() = mode;
     }
 
     fn unavailable() -> AppendError {
@@ -56,7 +56,7 @@ impl FakeLog {
     fn known(&self, record: &NewRecord) -> Option<AppendError> {
         let (mut decoder, mut earlier) = (RecordDecoder::default(), RecordDecoder::default());
         let view = decoder.decode(record.key.as_bytes(), &record.value).ok()?;
-        let log = lock(&self.records);
+        let log = self.records.lock();
         let mut offsets = HashMap::new();
         for other in log.iter() {
             let partition = partition_of(other);
@@ -83,8 +83,8 @@ impl LogWriter for FakeLog {
             self.waiting_appends.fetch_add(1, Ordering::SeqCst);
             self.resume.notified().await;
         }
-        let mode = *lock(&self.mode);
-        let mut log = lock(&self.records);
+        let mode = *self.mode.lock();
+        let mut log = self.records.lock();
         records
             .into_iter()
             .map(|record| {
@@ -125,7 +125,7 @@ impl LogWriter for FakeLog {
     }
 
     fn available(&self) -> Result<(), AppendError> {
-        match *lock(&self.mode) {
+        match *self.mode.lock() {
             LogMode::Unavailable => Err(Self::unavailable()),
             _ => Ok(()),
         }

@@ -11,8 +11,8 @@ mod signals;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::body::Body;
@@ -51,10 +51,6 @@ pub const SUBMISSIONS: &str = "/v1/budgets/taxes/submissions";
 pub const BATCH: &str = "/v1/budgets/taxes/submissions/batch";
 pub const GOOD: &str =
     r#"{"person":"p-1","allocation":{"health":40,"education":35.5,"defence":24.5}}"#;
-
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 pub struct Harness {
     pub log: Arc<FakeLog>,
@@ -198,7 +194,7 @@ impl Harness {
     /// Person and shares of each record in the log. A withdrawal has no shares.
     pub fn logged(&self) -> Vec<(PersonKey, Vec<u32>)> {
         let mut decoder = RecordDecoder::default();
-        let records = lock(&self.log.records);
+        let records = self.log.records.lock();
         let read = |record: &NewRecord| {
             let view = decoder.decode(record.key.as_bytes(), &record.value).unwrap();
             assert_eq!(view.budget, "taxes");

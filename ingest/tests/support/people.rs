@@ -1,12 +1,13 @@
 //! Numbers of people and their rows, in a cache and a store that fail on demand.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use ingest::CountedPeople;
+use parking_lot::Mutex;
 use schemas::{
     BudgetId, CombinedTotals, GenerationRegistry, LogNumber, LogRef, Offset, PartitionCount,
     PartitionId, PartitionTotals, PersonRow, Position, Term, partition_for,
@@ -19,7 +20,7 @@ use storage::store::{
 };
 use tokio::sync::broadcast;
 
-use super::{PARTITIONS, key, lock};
+use super::{PARTITIONS, key};
 
 /// The fakes behind the cap on people.
 #[derive(Default)]
@@ -35,7 +36,7 @@ impl FakePeople {
 
     /// Publishes a number of people of the default budget, and waits until `ingest` has read it.
     pub async fn publish(&self, people: u64) {
-        self.cache.people.lock().unwrap().insert("taxes".to_owned(), people);
+        self.cache.people.lock().insert("taxes".to_owned(), people);
         self.next_read().await;
     }
 
@@ -108,7 +109,7 @@ impl Cache for FakeCache {
         if self.failing.load(Ordering::SeqCst) {
             return Err(CacheError("injected fault".into()));
         }
-        let people = self.people.lock().unwrap();
+        let people = self.people.lock();
         let totals = |budget: &BudgetId| {
             Some(CombinedTotals {
                 term: Term { number: 1, generation: schemas::Generation(1), log: LogNumber::FIRST },

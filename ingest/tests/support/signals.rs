@@ -1,14 +1,12 @@
 //! A log of signals in memory, which fails or hangs on demand.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use schemas::Signal;
 use storage::log::AppendError;
 use storage::signals::SignalWriter;
-
-use super::lock;
 
 #[derive(Default)]
 pub struct FakeSignals {
@@ -27,7 +25,7 @@ impl SignalWriter for FakeSignals {
         if self.fails.load(Ordering::Relaxed) {
             return Err(AppendError::Unavailable("for a test".into()));
         }
-        lock(&self.appended).extend_from_slice(signals);
+        self.appended.lock().extend_from_slice(signals);
         Ok(())
     }
 

@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -95,35 +96,31 @@ impl SmtpServer {
 
     /// Tells the server what to do with the next attempts. It takes all mails after them.
     pub fn script(&self, attempts: impl IntoIterator<Item = Attempt>) {
-        lock(&self.state).script.extend(attempts);
+        self.state.lock().script.extend(attempts);
     }
 
     /// Defers every recipient of a domain from now on.
     pub fn defer_domain(&self, domain: &str) {
-        lock(&self.state).deferred_domain = Some(format!("@{domain}>"));
+        self.state.lock().deferred_domain = Some(format!("@{domain}>"));
     }
 
     pub fn mails(&self) -> Vec<ReceivedMail> {
-        lock(&self.state).mails.clone()
+        self.state.lock().mails.clone()
     }
 
     /// Returns how often a client has named a recipient.
     pub fn attempts(&self) -> usize {
-        lock(&self.state).attempts
+        self.state.lock().attempts
     }
 
     /// Waits until the server has so many mails, and returns the last of them.
     pub async fn nth_mail(&self, number: usize) -> ReceivedMail {
         let mut changed = self.changed.clone();
-        let arrived = changed.wait_for(|()| lock(&self.state).mails.len() >= number);
+        let arrived = changed.wait_for(|()| self.state.lock().mails.len() >= number);
         let arrived = tokio::time::timeout(MAIL_TIMEOUT, arrived).await;
         arrived.expect("no mail in time").expect("the server has ended");
         self.mails().swap_remove(number - 1)
     }
-}
-
-fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Session {
@@ -149,7 +146,7 @@ impl Session {
                 }
                 "RCPT" => {
                     attempt = {
-                        let mut state = lock(&self.state);
+                        let mut state = self.state.lock();
                         state.attempts += 1;
                         let is_deferred = state.deferred_domain.as_ref();
                         match is_deferred.is_some_and(|domain| line.ends_with(&**domain)) {
@@ -183,7 +180,7 @@ impl Session {
                         text.push('\n');
                     }
                     let recipients = std::mem::take(&mut recipients);
-                    lock(&self.state).mails.push(ReceivedMail { recipients, text });
+                    self.state.lock().mails.push(ReceivedMail { recipients, text });
                     self.changed.send_replace(());
                     reply(&mut stream, "250 taken").await?;
                 }

@@ -100,9 +100,8 @@ impl AnnulmentAppender {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::sync::Mutex;
-
     use async_trait::async_trait;
+    use parking_lot::Mutex;
     use schemas::{LogNumber, Offset, PartitionId, RecordAddress, RecordDecoder, RecordKind};
 
     use super::*;
@@ -118,8 +117,8 @@ mod tests {
     impl LogWriter for FailingLog {
         async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<RecordAddress, AppendError>> {
             assert!(records.len() <= BATCH_RECORDS);
-            let mut calls = self.calls.lock().unwrap();
-            let mut written = self.written.lock().unwrap();
+            let mut calls = self.calls.lock();
+            let mut written = self.written.lock();
             let append = |record: NewRecord| {
                 *calls += 1;
                 let fails = calls.is_multiple_of(3);
@@ -175,7 +174,7 @@ mod tests {
             (Arc::<FailingLog>::default(), people(1_234), Progress::default());
         appender(log.clone()).append(&people, &progress).await.unwrap();
         assert_eq!(progress.done_and_total(), (1_234, 1_234));
-        let written = log.written.lock().unwrap();
+        let written = log.written.lock();
         let mut keys: Vec<_> = written.iter().map(|record| record.key).collect();
         assert!(keys.len() > people.len(), "some were written and not acknowledged");
         keys.sort_unstable();

@@ -1,15 +1,15 @@
 //! A claimed job: heartbeats, progress, checkpoint and transitions, until the lease is lost.
 
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use schemas::job::{
     self, Attempt, Job, JobCheckpoint, JobId, JobKind, JobProgress, JobText, JobTransitionError,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use storage::jobs::{JobStore, JobUpdateError, update_job};
-use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -30,10 +30,10 @@ pub struct JobLease {
     job: Job,
     attempt: Attempt,
     now_ms: NowMs,
-    progress: StdMutex<JobProgress>,
-    checkpoint: StdMutex<Option<JobCheckpoint>>,
+    progress: Mutex<JobProgress>,
+    checkpoint: Mutex<Option<JobCheckpoint>>,
     /// Serializes writes, since each replaces the previous revision.
-    writing: Mutex<()>,
+    writing: tokio::sync::Mutex<()>,
     cancelling: CancellationToken,
 }
 
@@ -49,10 +49,10 @@ impl JobLease {
             jobs,
             attempt,
             now_ms,
-            progress: StdMutex::new(job.progress.clone()),
-            checkpoint: StdMutex::new(job.checkpoint.clone()),
+            progress: Mutex::new(job.progress.clone()),
+            checkpoint: Mutex::new(job.checkpoint.clone()),
             job,
-            writing: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
             cancelling,
         })
     }
@@ -77,7 +77,7 @@ impl JobLease {
     /// # Errors
     /// When it cannot be decoded: another release wrote it, whose workers may resume the job after the backoff.
     pub fn checkpoint<T: DeserializeOwned>(&self) -> Result<Option<T>, JobFailure> {
-        let stored = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let stored = self.checkpoint.lock().clone();
         let unreadable =
             || JobFailure::Transient("the job's checkpoint is of another release".to_owned());
         stored.map(|stored| stored.read().ok_or_else(unreadable)).transpose()
@@ -85,13 +85,13 @@ impl JobLease {
 
     /// Whether an attempt of the job has stored a checkpoint.
     pub(super) fn has_checkpoint(&self) -> bool {
-        self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.checkpoint.lock().is_some()
     }
 
     /// Sets the progress, which the next heartbeat stores.
     pub fn report_progress(&self, done: u64, total: u64, message: impl Into<JobText>) {
         let progress = JobProgress { done, total, message: message.into() };
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+        *self.progress.lock() = progress;
     }
 
     /// Stores the state that the next attempt resumes from. It is durable once this returns.
@@ -106,7 +106,7 @@ impl JobLease {
             job::save_checkpoint(job, attempt, next.clone(), now_ms)
         })
         .await?;
-        *self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner) = Some(checkpoint);
+        *self.checkpoint.lock() = Some(checkpoint);
         Ok(())
     }
 
@@ -139,7 +139,7 @@ impl JobLease {
 
     /// Renews the lease once and stores the progress.
     pub(super) async fn heartbeat(&self) -> Result<(), JobFailure> {
-        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let progress = self.progress.lock().clone();
         let step = move |job: &Job, attempt: &Attempt, now_ms| {
             job::report_progress(job, attempt, progress.clone(), now_ms)
         };

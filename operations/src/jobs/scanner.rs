@@ -1,9 +1,10 @@
 //! Scanning all jobs, when a scan is due, and detecting running jobs whose worker has died.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use schemas::job::{self, Job, JobId, JobName, JobState};
 use storage::jobs::JobStore;
 use storage::store::StoreError;
@@ -121,7 +122,7 @@ impl JobScanner {
     }
 
     fn history(&self) -> MutexGuard<'_, ScanHistory> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+        self.history.lock()
     }
 }
 

@@ -3,9 +3,9 @@
 //! Owns the polling, the progress display, and noticing that no processor executes jobs. Submitting a job and printing
 //! its result are the commands' own.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use runtime::clock::now_ms;
 use runtime::progress::ProgressUpdate;
 use schemas::job::{Job, JobId, JobState, Verdict};
@@ -48,7 +48,7 @@ pub(super) async fn watch_job(
     let id = job.id;
     let latest = Mutex::new(job);
     let current = || {
-        let job = latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let job = latest.lock();
         let message = format!("{} {}", job.state.name(), job.progress.message);
         ProgressUpdate {
             done: job.progress.done,
@@ -61,7 +61,7 @@ pub(super) async fn watch_job(
         loop {
             match jobs.job(id).await {
                 Ok(Some(job)) if job.is_ended() => return Ok(job),
-                Ok(Some(job)) => *latest.lock().unwrap_or_else(PoisonError::into_inner) = job,
+                Ok(Some(job)) => *latest.lock() = job,
                 Ok(None) => return Err(WatchError::Deleted(id)),
                 // The store is polled again soon.
                 Err(StoreError::Unavailable(_)) => {}

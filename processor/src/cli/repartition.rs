@@ -1,10 +1,11 @@
 //! `repartition`: moves the deployment to a log with another partition count.
 
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use parking_lot::Mutex;
 use runtime::config::ConfigArgs;
 use runtime::console;
 use runtime::progress::ProgressUpdate;
@@ -136,7 +137,7 @@ async fn repartition_with_progress(
     loaded.map_err(|_| RepartitionCommandError::NoDefinitions)?;
     let latest = Mutex::new((0, 0, String::new()));
     let current = || {
-        let (done, total, message) = latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (done, total, message) = latest.lock().clone();
         let so_far = format!("{done} of {total} records copied and folded");
         let line = if message.is_empty() { so_far } else { format!("{so_far}; {message}") };
         ProgressUpdate { done, total, message, line }
@@ -147,7 +148,7 @@ async fn repartition_with_progress(
             RepartitionStage::Copying => stall_reasons.first().cloned().unwrap_or_default(),
             RepartitionStage::Sealed => "submissions wait".to_owned(),
         };
-        *latest.lock().unwrap_or_else(PoisonError::into_inner) = (*done, *total, message);
+        *latest.lock() = (*done, *total, message);
     };
     let repartitioning = repartition::repartition(&deps, partitions, on_progress, stop);
     Ok(text(&show_while("repartitioning ", current, repartitioning).await?))

@@ -1,8 +1,9 @@
 //! Reads a test's log without the source.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use schemas::{LogRef, PartitionCount, PartitionId, Position};
 use storage::log::{LogBounds, LogIdentity, LogReader, LogReaderOpener, ReadError, RecordStream};
 use storage::open_error::OpenError;
@@ -23,11 +24,11 @@ impl Default for TestLogs {
 
 impl TestLogs {
     pub fn set(&self, log: Log) {
-        *self.0.lock().unwrap() = Arc::new(log);
+        *self.0.lock() = Arc::new(log);
     }
 
     fn log(&self) -> Arc<Log> {
-        Arc::clone(&self.0.lock().unwrap())
+        Arc::clone(&self.0.lock())
     }
 }
 

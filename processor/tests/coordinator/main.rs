@@ -46,7 +46,7 @@ fn commit_as_rival(store: &FaultyStore, partition: u32, checkpoint: Checkpoint) 
 #[test]
 fn a_partition_whose_claim_times_out_does_not_block_the_others() {
     let process = Process::new(2, LAZY);
-    process.store.unresponsive.lock().unwrap().insert(PartitionId(1));
+    process.store.unresponsive.lock().insert(PartitionId(1));
     let starts = process.assign(&[0, 1], &Log::of(10));
     assert_eq!(starts, [StartPosition::At(Position(0)), StartPosition::Paused]);
     let (ready, why) = process.readiness();
@@ -61,7 +61,7 @@ fn a_partition_whose_claim_times_out_does_not_block_the_others() {
     assert_eq!(halted, Some(0.0));
 
     // It is claimed in place, once the store responds.
-    process.store.unresponsive.lock().unwrap().clear();
+    process.store.unresponsive.lock().clear();
     assert_eq!(process.next_start(1), Position(0));
     assert!(process.readiness().0);
     assert!(!process.coordinator.wants_to_rejoin());
@@ -70,7 +70,7 @@ fn a_partition_whose_claim_times_out_does_not_block_the_others() {
 #[test]
 fn one_unclaimable_partition_is_retried_while_the_others_keep_their_owners_and_are_folded() {
     let (process, log) = (Process::new(3, EAGER), Log::of_first_partition(100, 3));
-    process.store.unresponsive.lock().unwrap().insert(PartitionId(2));
+    process.store.unresponsive.lock().insert(PartitionId(2));
     process.assign(&[0, 1, 2], &log);
     let retries = || {
         let name = "allocator_processor_claim_retries_total";

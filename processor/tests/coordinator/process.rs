@@ -1,7 +1,7 @@
 //! A process around a coordinator, with its publisher, metrics and readiness. The test's own thread is the source's.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -12,6 +12,7 @@ use engine::coordinator::{Coordinator, CoordinatorDeps, ShadowOwners};
 use engine::metrics::EngineMetrics;
 use engine::partition::{DeadLetterThresholds, PartitionLimits};
 use engine::publisher::Publisher;
+use parking_lot::Mutex;
 use runtime::health::{Health, HealthConfig};
 use runtime::http::{self, HttpConfig};
 use runtime::metrics::Metrics;
@@ -65,14 +66,14 @@ pub struct TestBounds(Mutex<BTreeMap<PartitionId, LogBounds>>);
 
 impl TestBounds {
     pub fn set(&self, partition: u32, bounds: LogBounds) {
-        self.0.lock().unwrap().insert(PartitionId(partition), bounds);
+        self.0.lock().insert(PartitionId(partition), bounds);
     }
 }
 
 #[async_trait]
 impl BoundsReader for TestBounds {
     async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
-        let bounds = self.0.lock().unwrap().get(&partition).copied();
+        let bounds = self.0.lock().get(&partition).copied();
         bounds.ok_or_else(|| ReadError::Unavailable("the partition has no leader".into()))
     }
 }

@@ -200,7 +200,7 @@ async fn a_failing_job_is_retried_with_growing_backoff_and_dead_after_the_last_a
     let JobState::Dead { reason, .. } = &job.state else { panic!("{job:?}") };
     assert_eq!(reason.as_str(), "failed 5 times, last error: a transient failure");
     assert_eq!((job.attempts(), world.start_order().len()), (MAX_ATTEMPTS, MAX_ATTEMPTS));
-    let starts: Vec<_> = world.work.starts.lock().unwrap().iter().map(|(_, at)| *at).collect();
+    let starts: Vec<_> = world.work.starts.lock().iter().map(|(_, at)| *at).collect();
     let pauses: Vec<_> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
     // The first backoff is 2.5 to 5 s and its bounds double each time. The next scan is at most a second later.
     for (doublings, pause) in (0..).zip(&pauses) {
@@ -243,7 +243,7 @@ async fn a_cancelled_running_job_ends_soon_and_undoes_what_it_began() {
     let job = world.wait_until(id, Job::is_ended).await;
     assert!(matches!(job.state, JobState::Cancelled { .. }), "{job:?}");
     assert!(requested.elapsed() < 5 * SECOND, "{:?}", requested.elapsed());
-    assert_eq!(*world.work.aborted.lock().unwrap(), [id]);
+    assert_eq!(*world.work.aborted.lock(), [id]);
     assert_eq!(world.work.running.load(Ordering::Relaxed), 0);
 }
 
@@ -258,10 +258,7 @@ async fn a_cancelled_job_of_a_killed_worker_is_undone_by_another_worker() {
     let _two = world.worker("two");
     let job = world.wait_until(id, Job::is_ended).await;
     assert!(matches!(job.state, JobState::Cancelled { .. }), "{job:?}");
-    assert_eq!(
-        (world.start_order(), world.work.aborted.lock().unwrap().clone()),
-        (vec![id], vec![id])
-    );
+    assert_eq!((world.start_order(), world.work.aborted.lock().clone()), (vec![id], vec![id]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,8 @@
 //! Job workers in virtual time. Their job store may be unavailable, and their work only takes time.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +10,7 @@ use engine::coordinator::ActiveGeneration;
 use operations::jobs::{
     JobExecutor, JobFailure, JobLease, JobMetrics, JobOutcome, JobWorker, JobWorkerDeps, ScanTurns,
 };
+use parking_lot::Mutex;
 use runtime::metrics::Metrics;
 use schemas::job::{Job, JobId, JobKind, NewJob, Priority, Verdict};
 use schemas::{LogRef, PartitionCount, PartitionId, Term};
@@ -92,7 +93,7 @@ impl JobExecutor for Work {
     async fn run(&self, job: &JobLease) -> Result<JobOutcome, JobFailure> {
         self.running.fetch_add(1, Ordering::Relaxed);
         let _guard = RunningGuard(Arc::clone(&self.running));
-        self.starts.lock().unwrap().push((job.id(), Instant::now()));
+        self.starts.lock().push((job.id(), Instant::now()));
         job.save(&"begun").await?;
         job.report_progress(1, 2, "half way");
         assert!(!self.panics.swap(false, Ordering::Relaxed), "a bug, for this test");
@@ -106,7 +107,7 @@ impl JobExecutor for Work {
 
     async fn abort(&self, job: &JobLease) -> Result<Option<JobOutcome>, JobFailure> {
         assert_eq!(job.checkpoint::<String>()?.as_deref(), Some("begun"));
-        self.aborted.lock().unwrap().push(job.id());
+        self.aborted.lock().push(job.id());
         Ok(None)
     }
 }
@@ -203,7 +204,7 @@ impl World {
 
     /// The jobs of all attempts, in order of their start.
     pub fn start_order(&self) -> Vec<JobId> {
-        self.work.starts.lock().unwrap().iter().map(|(id, _)| *id).collect()
+        self.work.starts.lock().iter().map(|(id, _)| *id).collect()
     }
 
     /// Whether `/metrics` would have this line.

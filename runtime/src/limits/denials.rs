@@ -4,10 +4,11 @@
 //! more. The map is bounded: a refusal without room is not remembered and costs a call.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::counters::Charge;
@@ -40,7 +41,7 @@ impl Denials {
             return (Vec::new(), Vec::new());
         }
         let now = Instant::now();
-        let denials = self.lock();
+        let denials = self.by_key.lock();
         let refused = charges.iter().filter_map(|charge| {
             let denial = denials.get(&(Arc::clone(&charge.policy.name), charge.subject.clone()))?;
             let holds = denial.until > now && charge.cost >= denial.cost;
@@ -58,7 +59,7 @@ impl Denials {
     pub(super) fn remember(&self, charges: &[Charge], statuses: &[QuotaStatus], asked_at: Instant) {
         for (charge, status) in charges.iter().zip(statuses) {
             let QuotaDecision::Later { after_ms } = status.decision else { continue };
-            let mut denials = self.lock();
+            let mut denials = self.by_key.lock();
             if denials.len() >= MAX_DENIALS {
                 denials.retain(|_, denial| denial.until > asked_at);
             }
@@ -74,10 +75,6 @@ impl Denials {
             }
             self.count.store(denials.len(), Ordering::Relaxed);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Arc<str>, SubjectKey), Denial>> {
-        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,13 +7,14 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
+use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -171,15 +172,15 @@ impl LimitTicket {
     }
 
     fn settle(&self, charged: Charged) {
-        *self.0.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(charged);
+        *self.0.verdict.lock() = Some(charged);
     }
 
     fn is_charged(&self) -> bool {
-        self.0.verdict.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.0.verdict.lock().is_some()
     }
 
     fn add_to(&self, response: &mut Response) {
-        let verdict = self.0.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+        let verdict = self.0.verdict.lock();
         if let Some(Charged::Verdict(verdict)) = &*verdict {
             verdict.add_to(response.headers_mut());
         }

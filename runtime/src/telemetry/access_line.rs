@@ -101,9 +101,9 @@ fn quoted(out: &mut impl Write, text: &str) -> fmt::Result {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
+    use parking_lot::Mutex;
     use serde_json::Value;
+    use std::sync::Arc;
     use tracing_subscriber::fmt::format::{JsonFields, format};
     use tracing_subscriber::layer::SubscriberExt;
 
@@ -114,7 +114,7 @@ mod tests {
 
     impl std::io::Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
+            self.0.lock().extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -134,7 +134,7 @@ mod tests {
             .fmt_fields(JsonFields::new())
             .with_writer(move || sink.clone());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), event);
-        let text = lines.0.lock().unwrap().clone();
+        let text = lines.0.lock().clone();
         String::from_utf8(text).unwrap()
     }
 

@@ -1,9 +1,9 @@
 //! The cache in process memory, for the embedded default. Follows the same rules as `schemas/lua/publish.lua`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use schemas::{
     BudgetId, BudgetTotals, CombinedTotals, MergeFault, PartitionCount, PartitionId,
     PartitionTotals, Position, Term,
@@ -31,10 +31,6 @@ impl MemoryCache {
     pub fn new() -> Self {
         Self { budgets: Mutex::default(), updates: broadcast::Sender::new(MAX_PENDING_UPDATES) }
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<BudgetId, BudgetCopy>> {
-        self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Default for MemoryCache {
@@ -54,7 +50,7 @@ impl Cache for MemoryCache {
         let Some(term) = partitions.first().map(|part| part.term) else {
             return Ok(());
         };
-        let mut budgets = self.lock();
+        let mut budgets = self.budgets.lock();
         let copy = budgets.entry(budget.clone()).or_default();
         let moves: Vec<Move> =
             partitions.iter().filter_map(|part| copy.replace_if_newer(part.clone())).collect();
@@ -72,7 +68,7 @@ impl Cache for MemoryCache {
         _: PartitionCount,
         positions: &[(PartitionId, Position)],
     ) -> Result<Vec<PartitionId>, CacheError> {
-        let copies = self.lock();
+        let copies = self.budgets.lock();
         let copy = copies.get(budget);
         let outdated = |(partition, position): &(PartitionId, Position)| {
             let stored = copy.and_then(|copy| copy.partitions.get(partition));
@@ -82,7 +78,7 @@ impl Cache for MemoryCache {
     }
 
     async fn read(&self, budgets: &[BudgetId]) -> Result<Vec<Option<CombinedTotals>>, CacheError> {
-        let copies = self.lock();
+        let copies = self.budgets.lock();
         let aggregate = |budget: &BudgetId| copies.get(budget)?.aggregate.clone();
         Ok(budgets.iter().map(aggregate).collect())
     }

@@ -1,8 +1,9 @@
 //! Decodes rows of jobs. Workers read all rows again and again, so each unreadable row is logged only once.
 
 use std::collections::HashSet;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 
+use parking_lot::Mutex;
 use schemas::job::{Job, JobId};
 use uuid::Uuid;
 
@@ -14,7 +15,7 @@ static LOGGED: LazyLock<Mutex<RememberedIds>> = LazyLock::new(Mutex::default);
 /// Decodes a row; `None` if it is unreadable.
 pub(super) fn decode(id: Uuid, text: &str) -> Option<Job> {
     let job = Job::from_json(text);
-    if job.is_none() && LOGGED.lock().unwrap_or_else(PoisonError::into_inner).insert(JobId(id)) {
+    if job.is_none() && LOGGED.lock().insert(JobId(id)) {
         tracing::warn!(job = %id, "ignored an unreadable job: it is damaged, or of a newer release");
     }
     job

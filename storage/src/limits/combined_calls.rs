@@ -110,9 +110,9 @@ fn next_call(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
+    use parking_lot::Mutex;
     use runtime::limits::{QuotaDecision, SubjectKey};
+    use std::sync::Arc;
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -140,7 +140,7 @@ mod tests {
         let (permits, calls) = (Arc::new(Semaphore::new(0)), Arc::new(Mutex::new(Vec::new())));
         let (gate, sizes) = (Arc::clone(&permits), Arc::clone(&calls));
         let call = move |requests: Vec<Request>| {
-            sizes.lock().unwrap().push(requests.len());
+            sizes.lock().push(requests.len());
             let gate = Arc::clone(&gate);
             async move {
                 gate.acquire().await.unwrap().forget();
@@ -167,7 +167,7 @@ mod tests {
                 charged.await.unwrap().unwrap().iter().map(|status| status.remaining).collect();
             assert_eq!(remaining, [cost, cost + 1]);
         }
-        let calls = calls.lock().unwrap().clone();
+        let calls = calls.lock().clone();
         assert_eq!(calls.iter().sum::<usize>(), 100, "{calls:?}");
         assert!(calls.len() <= 2, "{calls:?}");
     }
@@ -181,7 +181,7 @@ mod tests {
         for outcome in futures_util::future::join_all(charges).await {
             assert_eq!(outcome.unwrap().len(), FULL_CALL_CHARGES);
         }
-        assert_eq!(*calls.lock().unwrap(), [1, 1, 1]);
+        assert_eq!(*calls.lock(), [1, 1, 1]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -192,7 +192,7 @@ mod tests {
         let first = tokio::spawn(async move { in_flight.charge(request(&[1])).await });
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
-        assert_eq!(*calls.lock().unwrap(), [1]);
+        assert_eq!(*calls.lock(), [1]);
         let behind = (0..2).map(|_| combined.charge(request(&[1])));
         for outcome in futures_util::future::join_all(behind).await {
             outcome.unwrap_err();
@@ -200,7 +200,7 @@ mod tests {
         first.await.unwrap().unwrap_err();
         permits.add_permits(10);
         combined.charge(request(&[1])).await.unwrap();
-        assert_eq!(*calls.lock().unwrap(), [1, 1]);
+        assert_eq!(*calls.lock(), [1, 1]);
     }
 
     #[tokio::test]

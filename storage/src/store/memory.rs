@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use schemas::job::{Job, JobId};
 use schemas::{
     BudgetId, BudgetTotals, Generation, GenerationRegistry, HistoryInstant, HistoryPoint,
@@ -66,7 +66,7 @@ impl MemoryStore {
         mut is_lost: impl FnMut(&PersonRow) -> bool,
     ) -> usize {
         let mut lost = 0;
-        for ((of, _), bucket) in &mut self.lock().people {
+        for ((of, _), bucket) in &mut self.0.lock().people {
             if *of == partition {
                 let before = bucket.len();
                 bucket.retain(|_, row| !is_lost(row));
@@ -78,7 +78,7 @@ impl MemoryStore {
 
     /// Copies claim, commits and person rows of a partition.
     pub fn snapshot(&self, partition: PartitionRef) -> PartitionSnapshot {
-        let tables = self.lock();
+        let tables = self.0.lock();
         let people = tables.people.iter().filter(|((of, _), _)| *of == partition);
         PartitionSnapshot {
             stored: tables.partitions.get(&partition).cloned(),
@@ -94,7 +94,7 @@ impl MemoryStore {
         commits: &PartitionSnapshot,
         rows: &PartitionSnapshot,
     ) -> BTreeSet<PersonKey> {
-        let mut tables = self.lock();
+        let mut tables = self.0.lock();
         match &commits.stored {
             Some(stored) => tables.partitions.insert(partition, stored.clone()),
             None => tables.partitions.remove(&partition),
@@ -108,10 +108,6 @@ impl MemoryStore {
         }
         let everyone = former.keys().chain(restored.keys()).copied();
         everyone.filter(|person| former.get(person) != restored.get(person)).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Tables> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -127,7 +123,7 @@ impl Checkpoints for MemoryStore {
         &self,
         partition: PartitionRef,
     ) -> Result<Option<StoredPartition>, StoreError> {
-        Ok(self.lock().partitions.get(&partition).map(|stored| StoredPartition {
+        Ok(self.0.lock().partitions.get(&partition).map(|stored| StoredPartition {
             epoch: stored.epoch,
             owner: stored.owner.clone(),
             checkpoint: stored.checkpoint.clone(),
@@ -142,7 +138,7 @@ impl Checkpoints for MemoryStore {
         next: Epoch,
         owner: &str,
     ) -> Result<CasOutcome, StoreError> {
-        let mut tables = self.lock();
+        let mut tables = self.0.lock();
         if tables.retired.contains(&partition) {
             return Err(retired(partition));
         }
@@ -165,7 +161,7 @@ impl Checkpoints for MemoryStore {
         partition: PartitionRef,
         commit: &Commit,
     ) -> Result<CasOutcome, StoreError> {
-        let mut tables = self.lock();
+        let mut tables = self.0.lock();
         let stored = tables.partitions.get_mut(&partition).filter(|stored| {
             (stored.epoch, stored.checkpoint.position) == (commit.epoch, commit.from)
         });
@@ -181,7 +177,7 @@ impl Checkpoints for MemoryStore {
         partitions: PartitionCount,
         budgets: &[BudgetId],
     ) -> Result<Vec<Result<BudgetSummary, DamagedTotals>>, StoreError> {
-        let tables = self.lock();
+        let tables = self.0.lock();
         let totals = |partition, budget| {
             let stored = tables.partitions.get(&PartitionRef { generation, partition })?;
             Some(stored.totals.get(budget).cloned().unwrap_or_default())
@@ -191,12 +187,12 @@ impl Checkpoints for MemoryStore {
     }
 
     async fn rows_position(&self, partition: PartitionRef) -> Result<Option<Position>, StoreError> {
-        let tables = self.lock();
+        let tables = self.0.lock();
         Ok(tables.partitions.get(&partition).map(|stored| stored.checkpoint.rows_position))
     }
 
     async fn epoch(&self, partition: PartitionRef) -> Result<Option<Epoch>, StoreError> {
-        Ok(self.lock().partitions.get(&partition).map(|stored| stored.epoch))
+        Ok(self.0.lock().partitions.get(&partition).map(|stored| stored.epoch))
     }
 }
 
@@ -207,7 +203,7 @@ impl People for MemoryStore {
         partition: PartitionRef,
         rows: &[PersonRow],
     ) -> Result<(), StoreError> {
-        let mut tables = self.lock();
+        let mut tables = self.0.lock();
         if tables.retired.contains(&partition) {
             return Ok(());
         }
@@ -228,6 +224,7 @@ impl People for MemoryStore {
     ) -> Result<(), StoreError> {
         // Not under the lock: the callback may call the store.
         let rows: Vec<PersonRow> = self
+            .0
             .lock()
             .people
             .get(&(partition, bucket))
@@ -242,7 +239,7 @@ impl People for MemoryStore {
         partition: PartitionRef,
         person: &PersonKey,
     ) -> Result<Option<PersonRow>, StoreError> {
-        let tables = self.lock();
+        let tables = self.0.lock();
         let bucket = tables.people.get(&(partition, bucket_of(person)));
         Ok(bucket.and_then(|bucket| bucket.get(person)).cloned())
     }
@@ -256,7 +253,7 @@ impl Histories for MemoryStore {
         points: &[(BudgetId, HistoryPoint)],
         now_ms: u64,
     ) -> Result<(), StoreError> {
-        let mut tables = self.lock();
+        let mut tables = self.0.lock();
         if tables.retired.contains(&partition) {
             return Ok(());
         }
@@ -275,7 +272,7 @@ impl Histories for MemoryStore {
         step: HistoryStep,
         instants: Range<HistoryInstant>,
     ) -> Result<Vec<HistoryPoint>, StoreError> {
-        let tables = self.lock();
+        let tables = self.0.lock();
         let history = tables.history.get(&(partition, step)).into_iter().flatten();
         let found = history.filter(|((of, _), point)| of == budget && point.overlaps(&instants));
         Ok(found.map(|(_, point)| point.clone()).collect())
@@ -288,7 +285,7 @@ impl Histories for MemoryStore {
         point: &mut (dyn FnMut(BudgetId, HistoryPoint) + Send),
     ) -> Result<(), StoreError> {
         // Not under the lock: the callback may call the store.
-        let history = self.lock().history.get(&(partition, step)).cloned().unwrap_or_default();
+        let history = self.0.lock().history.get(&(partition, step)).cloned().unwrap_or_default();
         history.into_iter().for_each(|((budget, _), found)| point(budget, found));
         Ok(())
     }
@@ -297,11 +294,11 @@ impl Histories for MemoryStore {
 #[async_trait]
 impl Generations for MemoryStore {
     async fn registry(&self) -> Result<Option<GenerationRegistry>, StoreError> {
-        Ok(self.lock().registry.clone())
+        Ok(self.0.lock().registry.clone())
     }
 
     async fn change_registry(&self, next: &GenerationRegistry) -> Result<CasOutcome, StoreError> {
-        let mut tables = self.lock();
+        let mut tables = self.0.lock();
         let revision = tables.registry.as_ref().map_or(0, |registry| registry.revision);
         if next.revision != revision + 1 {
             return Ok(CasOutcome::Refused);
@@ -311,7 +308,7 @@ impl Generations for MemoryStore {
     }
 
     async fn known_partitions(&self) -> Result<Vec<KnownPartition>, StoreError> {
-        let tables = self.lock();
+        let tables = self.0.lock();
         let claimed =
             tables.partitions.keys().map(|id| KnownPartition { id: *id, is_retired: false });
         let retired = tables.retired.iter().map(|id| KnownPartition { id: *id, is_retired: true });
@@ -319,7 +316,7 @@ impl Generations for MemoryStore {
     }
 
     async fn retire_partition(&self, partition: PartitionRef) -> Result<(), StoreError> {
-        let mut tables = self.lock();
+        let mut tables = self.0.lock();
         tables.retired.insert(partition);
         tables.partitions.remove(&partition);
         tables.people.retain(|(of, _), _| *of != partition);
@@ -332,7 +329,7 @@ impl Generations for MemoryStore {
         partition: PartitionRef,
         report: &PartitionReport,
     ) -> Result<(), StoreError> {
-        self.lock().reports.insert(partition, report.clone());
+        self.0.lock().reports.insert(partition, report.clone());
         Ok(())
     }
 
@@ -341,7 +338,7 @@ impl Generations for MemoryStore {
         generation: Generation,
         partitions: PartitionCount,
     ) -> Result<Vec<Option<PartitionReport>>, StoreError> {
-        let tables = self.lock();
+        let tables = self.0.lock();
         let report = |partition| tables.reports.get(&PartitionRef { generation, partition });
         Ok(partitions.partitions().map(|partition| report(partition).cloned()).collect())
     }
@@ -350,17 +347,17 @@ impl Generations for MemoryStore {
 #[async_trait]
 impl JobStore for MemoryStore {
     async fn job_rows(&self) -> Result<JobRows, StoreError> {
-        let tables = self.lock();
+        let tables = self.0.lock();
         let rows = tables.jobs.values().map(|job| (job.id.0, job.revision, job.to_json()));
         Ok(JobRows::of(rows))
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        Ok(self.lock().jobs.get(&id).cloned())
+        Ok(self.0.lock().jobs.get(&id).cloned())
     }
 
     async fn change_job(&self, next: &Job) -> Result<CasOutcome, StoreError> {
-        let mut tables = self.lock();
+        let mut tables = self.0.lock();
         let revision = tables.jobs.get(&next.id).map_or(0, |job| job.revision);
         if next.revision != revision + 1 {
             return Ok(CasOutcome::Refused);
@@ -370,7 +367,7 @@ impl JobStore for MemoryStore {
     }
 
     async fn delete_job(&self, id: JobId, revision: u64) -> Result<CasOutcome, StoreError> {
-        let mut tables = self.lock();
+        let mut tables = self.0.lock();
         if tables.jobs.get(&id).map(|stored| stored.revision) != Some(revision) {
             return Ok(CasOutcome::Refused);
         }

@@ -11,12 +11,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use async_trait::async_trait;
 use fixture::{At, Fixture, ONE, TEST_TIMEOUT, TOPIC, ZERO, read};
+use parking_lot::Mutex;
 use schemas::{PartitionCount, PartitionId, Position};
 use storage::log::archive::{
     Archive, ArchiveWriteError, ArchiveWriter, ArchivedPartition, ArchivedReader,
@@ -324,7 +325,7 @@ impl LogReader for GivenStream {
         self.log.bounds(partition).await
     }
     fn follow(&self, _: PartitionId, _: Position, _: watch::Receiver<Position>) -> RecordStream {
-        self.stream.lock().unwrap().take().unwrap()
+        self.stream.lock().take().unwrap()
     }
 }
 

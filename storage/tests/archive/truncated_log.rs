@@ -1,9 +1,10 @@
 //! A log that appears truncated at a position that the test chooses.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use schemas::{PartitionCount, PartitionId, Position};
 use storage::log::{LogBounds, LogIdentity, LogReader, ReadError, RecordStream};
 use tokio::sync::{mpsc, watch};
@@ -41,7 +42,7 @@ impl<S: TruncationPoint> LogReader for TruncatedLog<S> {
     async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
         let high = self.log.bounds(partition).await?.high;
         let low = self.truncation.low(&*self.log, partition, high).await;
-        self.lows.lock().unwrap().insert(partition, low);
+        self.lows.lock().insert(partition, low);
         Ok(LogBounds { low, high })
     }
 
@@ -51,7 +52,7 @@ impl<S: TruncationPoint> LogReader for TruncatedLog<S> {
         start: Position,
         end: watch::Receiver<Position>,
     ) -> RecordStream {
-        let low = self.lows.lock().unwrap().get(&partition).copied().unwrap_or_default();
+        let low = self.lows.lock().get(&partition).copied().unwrap_or_default();
         if low <= start {
             return self.log.follow(partition, start, end);
         }

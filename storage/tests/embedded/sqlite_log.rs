@@ -384,7 +384,7 @@ fn a_file_that_is_not_a_log_is_rejected_and_unchanged() {
 async fn a_durable_record_is_delivered_within_milliseconds() {
     let fixture = fixture().await;
     let owner = Owner::from_start();
-    let source = fixture.source.lock().unwrap().take().unwrap();
+    let source = fixture.source.lock().take().unwrap();
     let running = RunningSource::start(source, &first_log(), &owner);
     let mut delays = Vec::new();
     for number in 0..51 {

@@ -1,10 +1,11 @@
 //! Members of a group: which of them has a partition, and which records it receives.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use schemas::{Offset, PartitionId, Position};
 use storage::log::kafka::{KafkaConfig, KafkaSource};
 use storage::log::{
@@ -20,7 +21,7 @@ struct Received(Mutex<BTreeMap<PartitionId, Vec<Offset>>>);
 
 impl Received {
     fn position(&self, partition: PartitionId) -> Position {
-        let received = self.0.lock().unwrap();
+        let received = self.0.lock();
         received
             .get(&partition)
             .and_then(|offsets| offsets.last())
@@ -28,7 +29,7 @@ impl Received {
     }
 
     fn total(&self) -> usize {
-        self.0.lock().unwrap().values().map(Vec::len).sum()
+        self.0.lock().values().map(Vec::len).sum()
     }
 }
 
@@ -42,23 +43,23 @@ struct Member {
 
 impl Member {
     fn owns(&self) -> usize {
-        self.owned.lock().unwrap().len()
+        self.owned.lock().len()
     }
 }
 
 impl PartitionHandler for Member {
     fn assigned(&self, partitions: &[PartitionId], _: &Arc<dyn BoundsReader>) {
-        self.owned.lock().unwrap().extend(partitions);
+        self.owned.lock().extend(partitions);
         let start = |id: &PartitionId| (*id, StartPosition::At(self.received.position(*id)));
-        self.starts.lock().unwrap().extend(partitions.iter().map(start));
+        self.starts.lock().extend(partitions.iter().map(start));
     }
 
     fn take_starts(&self) -> Vec<(PartitionId, StartPosition)> {
-        std::mem::take(&mut self.starts.lock().unwrap())
+        std::mem::take(&mut self.starts.lock())
     }
 
     fn revoked(&self, partitions: &[PartitionId], _: Revocation) {
-        self.owned.lock().unwrap().retain(|owned| !partitions.contains(owned));
+        self.owned.lock().retain(|owned| !partitions.contains(owned));
     }
 
     fn deliver(&self, batch: RecordBatch, _timeout: Duration) -> Result<(), RecordBatch> {
@@ -66,10 +67,10 @@ impl PartitionHandler for Member {
             return Err(batch);
         }
         assert!(
-            self.owned.lock().unwrap().contains(&batch.partition()),
+            self.owned.lock().contains(&batch.partition()),
             "a record of a partition that is not owned"
         );
-        let mut received = self.received.0.lock().unwrap();
+        let mut received = self.received.0.lock();
         received
             .entry(batch.partition())
             .or_default()
@@ -145,7 +146,7 @@ async fn members_share_partitions_and_each_record_arrives_once_in_order_across_r
     second.stop.cancel();
     second.thread.join().unwrap();
 
-    for (partition, offsets) in &*received.0.lock().unwrap() {
+    for (partition, offsets) in &*received.0.lock() {
         let dense: Vec<Offset> = (0..u64::from(RECORDS / PARTITIONS)).map(Offset).collect();
         assert_eq!(*offsets, dense, "partition {partition}");
     }

@@ -1,10 +1,11 @@
 //! The subscription to cache updates: one pub/sub connection per process, which feeds all local subscribers.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::Retryable;
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use redis::aio::{PubSubSink, PubSubStream};
 use schemas::BudgetId;
 use schemas::redis::UPDATES_CHANNEL;
@@ -28,7 +29,7 @@ struct UpdateBroadcaster {
 
 impl UpdateBroadcaster {
     fn set_connected(&self, now: bool) {
-        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connected = self.connected.lock();
         if *connected != now {
             *connected = now;
             self.broadcast(if now { CacheUpdate::Resumed } else { CacheUpdate::Interrupted });
@@ -41,7 +42,7 @@ impl UpdateBroadcaster {
     }
 
     fn subscribe(&self) -> broadcast::Receiver<CacheUpdate> {
-        let connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        let connected = self.connected.lock();
         let receiver = self.sender.subscribe();
         if !*connected {
             // For the new subscriber; the others receive it a second time, which is harmless.

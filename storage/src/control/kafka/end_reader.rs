@@ -5,9 +5,10 @@
 //! reached that end ([`committed_end`]). All requests that wait share one read.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, KafkaResult};
 use tokio::sync::{mpsc, oneshot};
@@ -65,7 +66,7 @@ impl EndReader {
 
     /// Returns the queue of a thread that is not stuck.
     fn requests(&self) -> std::io::Result<mpsc::Sender<oneshot::Sender<Confirmation>>> {
-        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reader = self.reader.lock();
         if reader.is_stuck(Instant::now()) {
             *reader = ReaderHandle::start(self.config.clone())?;
             tracing::warn!("replaced the reader of the control topic's end, which was stuck");
@@ -79,8 +80,7 @@ impl ReaderHandle {
         let (requests, mut waiting) = mpsc::channel(MAX_WAITING_REQUESTS);
         let reading_since = Arc::new(Mutex::new(None));
         let reading = Arc::clone(&reading_since);
-        let set_reading_since =
-            move |since| *reading.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        let set_reading_since = move |since| *reading.lock() = since;
         std::thread::Builder::new().name("control-end".into()).spawn(move || {
             let mut reader = Reader { config, client: None, failures: 0, last: None };
             while let Some(first) = waiting.blocking_recv() {
@@ -93,7 +93,7 @@ impl ReaderHandle {
     }
 
     fn is_stuck(&self, now: Instant) -> bool {
-        let since = *self.reading_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *self.reading_since.lock();
         since.is_some_and(|since| now.saturating_duration_since(since) > READ_STUCK_AFTER)
     }
 }

@@ -1,11 +1,12 @@
 //! Follows the control topic in a thread, and maintains the state that both views read.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -106,13 +107,13 @@ impl State {
 
     /// Returns the annulments of a budget.
     pub fn annulments(&self, budget: &BudgetId) -> StoredAnnulments {
-        let known = self.annulments.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.annulments.lock();
         known.get(budget).cloned().unwrap_or_default()
     }
 
     /// Sets the annulments of a budget. Only the follower knows the order of documents.
     fn set_annulments(&self, budget: BudgetId, stored: StoredAnnulments) {
-        let mut known = self.annulments.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.annulments.lock();
         known.insert(budget, stored);
     }
 

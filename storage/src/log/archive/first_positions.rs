@@ -4,9 +4,9 @@
 //! at the log's own first position.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use schemas::{PartitionId, Position};
 
 use super::{Archive, Segment, SegmentFault, contiguous_up_to};
@@ -51,7 +51,7 @@ impl FirstPositions {
 
     /// Returns the first position of a partition whose log starts at `low`.
     pub async fn first_position(&self, partition: PartitionId, low: Position) -> Position {
-        let previous = self.lock().get(&partition).cloned();
+        let previous = self.entries.lock().get(&partition).cloned();
         let entry = match previous {
             Some(entry) if entry.is_valid_for(low) && Instant::now() < entry.valid_until => {
                 return entry.first;
@@ -59,7 +59,7 @@ impl FirstPositions {
             previous => self.read(partition, low, previous).await,
         };
         let first = entry.first;
-        self.lock().insert(partition, entry);
+        self.entries.lock().insert(partition, entry);
         first
     }
 
@@ -84,10 +84,6 @@ impl FirstPositions {
         });
         let (first, archive_end) = kept.map_or((low, low), |kept| (kept.first, kept.archive_end));
         Entry { first, archive_end, valid_until: Instant::now() + RETRY_DELAY, fault: Some(text) }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<PartitionId, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The log that appends go to. Switches to the log's successor when submissions move to another topic.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use schemas::{LogNumber, LogRef, PartitionId, RecordAddress, partition_for};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -94,7 +95,7 @@ impl AppendTargets {
     }
 
     fn switch_to(&self, log: &LogRef) -> Arc<AppendTarget> {
-        let _guard = self.switching.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.switching.lock();
         let current = self.current();
         if current.log.number >= log.number {
             return current;

@@ -1,10 +1,11 @@
 //! Reads the bounds of a topic's partitions, each with a request of its own to that partition's leader.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use schemas::{LogRef, PartitionId, Position};
@@ -81,7 +82,7 @@ impl KafkaBounds {
 
     /// Replaces a client that has failed, unless it was replaced already or another one was just now.
     fn replace(&self, failed: &Arc<Client>) -> Result<(), KafkaError> {
-        let mut replaced_at = self.replaced_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut replaced_at = self.replaced_at.lock();
         if Arc::ptr_eq(failed, &self.client.load()) && replaced_at.elapsed() >= BOUNDS_TIMEOUT {
             self.client.store(Arc::new(Client::create(&self.config, &self.log)?));
             *replaced_at = Instant::now();

@@ -4,9 +4,9 @@
 //! waits much longer, and no request wakes a producer's main thread. The client has to be replaced then.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rdkafka::Statistics;
 use rdkafka::statistics::Broker;
 
@@ -33,7 +33,7 @@ impl ConnectionWatch {
     pub fn check(&self, statistics: &Statistics) {
         let is_stuck = statistics.brokers.values().any(is_stuck);
         self.is_stuck.store(is_stuck, Ordering::Relaxed);
-        *self.checked_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.checked_at.lock() = Instant::now();
     }
 
     /// Whether a connection is stuck.
@@ -43,7 +43,7 @@ impl ConnectionWatch {
 
     /// Whether there were no statistics for long: the client's main thread has stopped.
     pub fn is_silent(&self, now: Instant) -> bool {
-        let checked_at = *self.checked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let checked_at = *self.checked_at.lock();
         now.saturating_duration_since(checked_at) > CONNECTION_STUCK_AFTER
     }
 }

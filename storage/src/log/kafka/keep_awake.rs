@@ -5,10 +5,10 @@
 //! waits by the monotonic clock, gives the client's main thread something to do that needs no broker, and interrupts the
 //! wait of whoever polls. Connections that stay disconnected are watched by `connection_watch`.
 
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex};
 use rdkafka::bindings::{
     rd_kafka_queue_destroy, rd_kafka_queue_get_consumer, rd_kafka_queue_yield,
 };
@@ -65,9 +65,9 @@ struct StopSignal {
 impl StopSignal {
     /// Waits for the signal, at most this long. Returns whether it was given.
     fn wait(&self, timeout: Duration) -> bool {
-        let is_set = self.is_set.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_timeout_while(is_set, timeout, |is_set| !*is_set);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+        let mut is_set = self.is_set.lock();
+        self.changed.wait_while_for(&mut is_set, |is_set| !*is_set, timeout);
+        *is_set
     }
 }
 
@@ -75,7 +75,7 @@ struct StopOnDrop<'e>(&'e StopSignal);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
-        *self.0.is_set.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.0.is_set.lock() = true;
         self.0.changed.notify_all();
     }
 }

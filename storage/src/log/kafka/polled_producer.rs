@@ -1,10 +1,11 @@
 //! One idempotent client: sends records, and collects one result per record of a batch. Which records go through which
 //! client is the `producer` module's.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rdkafka::client::Client;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
@@ -189,7 +190,7 @@ impl Batch {
     }
 
     pub fn complete(&self, index: usize, result: Result<Offset, AppendError>) {
-        let mut batch = self.lock();
+        let mut batch = self.results.lock();
         // After a timeout the results have been taken, and this one is too late.
         if let Some(slot) = batch.results.get_mut(index) {
             *slot = Some(result);
@@ -202,7 +203,7 @@ impl Batch {
 
     /// Waits until every record has a result.
     pub async fn completed(&self) {
-        let missing = self.lock().missing;
+        let missing = self.results.lock().missing;
         if missing > 0 {
             self.all_completed.notified().await;
         }
@@ -210,7 +211,7 @@ impl Batch {
 
     /// Takes the results. The outcome of a record without a result is unknown.
     pub fn take(&self) -> Vec<Result<Offset, AppendError>> {
-        std::mem::take(&mut self.lock().results)
+        std::mem::take(&mut self.results.lock().results)
             .into_iter()
             .map(|result| {
                 result.unwrap_or_else(|| {
@@ -218,9 +219,5 @@ impl Batch {
                 })
             })
             .collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BatchResults> {
-        self.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,11 +13,12 @@
 mod recovery;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use parking_lot::{Mutex, MutexGuard};
 use schemas::{Offset, PartitionId};
 
 use super::KafkaConfig;
@@ -185,7 +186,7 @@ impl IdempotentProducer {
     }
 
     fn lanes(&self) -> MutexGuard<'_, Lanes> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lanes.lock()
     }
 }
 

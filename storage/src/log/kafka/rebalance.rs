@@ -7,8 +7,9 @@
 //! queue.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::statistics::{Partition as PartitionStatistics, Statistics};
@@ -60,7 +61,7 @@ pub(super) struct AssignmentChanges {
 
 impl RebalanceContext<'_> {
     pub fn take_changes(&self) -> AssignmentChanges {
-        let mut partitions = self.lock();
+        let mut partitions = self.partitions.lock();
         AssignmentChanges {
             revoked: std::mem::take(&mut partitions.revoked),
             fatal: partitions.fatal.take(),
@@ -70,12 +71,12 @@ impl RebalanceContext<'_> {
 
     /// Says what happens to the partitions that the client releases when it is closed.
     pub fn leave(&self, revocation: Revocation) {
-        self.lock().leaving = Some(revocation);
+        self.partitions.lock().leaving = Some(revocation);
     }
 
     /// Notes that one of the attached partitions cannot be read further.
     pub fn note_read_error(&self, error: String) {
-        self.lock().read_error = Some(error);
+        self.partitions.lock().read_error = Some(error);
     }
 
     /// Attaches partitions at their start positions, and detaches the others. Assigned ones only.
@@ -84,7 +85,7 @@ impl RebalanceContext<'_> {
         consumer: &BaseConsumer<Self>,
         starts: &[(PartitionId, StartPosition)],
     ) -> KafkaResult<()> {
-        let assigned = self.lock().assigned.clone();
+        let assigned = self.partitions.lock().assigned.clone();
         let starts: BTreeMap<_, _> =
             starts.iter().copied().filter(|(partition, _)| assigned.contains(partition)).collect();
         self.detach(consumer, starts.keys().copied())?;
@@ -93,7 +94,7 @@ impl RebalanceContext<'_> {
             if let StartPosition::At(position) = start {
                 let offset = Offset::Offset(position.0 as i64);
                 list.add_partition_offset(&self.topic, partition.0 as i32, offset)?;
-                self.lock().attached.insert(*partition);
+                self.partitions.lock().attached.insert(*partition);
             }
         }
         if list.count() > 0 { consumer.incremental_assign(&list) } else { Ok(()) }
@@ -119,7 +120,7 @@ impl RebalanceContext<'_> {
     /// Removes those of the partitions that are attached, and returns them.
     fn take_attached(&self, partitions: impl Iterator<Item = PartitionId>) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
-        let mut state = self.lock();
+        let mut state = self.partitions.lock();
         for partition in partitions {
             state.failed.remove(&partition);
             if state.attached.remove(&partition) {
@@ -138,7 +139,7 @@ impl RebalanceContext<'_> {
 
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
         let partitions = self.partitions(list);
-        self.lock().assigned.extend(&partitions);
+        self.partitions.lock().assigned.extend(&partitions);
         self.handler.assigned(&partitions, &self.bounds);
         // Each is attached once it is claimed.
         consumer.incremental_assign(&TopicPartitionList::new())
@@ -146,14 +147,14 @@ impl RebalanceContext<'_> {
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
         let partitions = self.partitions(list);
-        let revocation = match self.lock().leaving {
+        let revocation = match self.partitions.lock().leaving {
             _ if consumer.assignment_lost() => Revocation::Lost,
             Some(revocation) => revocation,
             None => Revocation::Moved,
         };
         self.handler.revoked(&partitions, revocation);
         {
-            let mut state = self.lock();
+            let mut state = self.partitions.lock();
             state.assigned.retain(|partition| !partitions.contains(partition));
             state.revoked.extend(&partitions);
         }
@@ -176,20 +177,16 @@ impl RebalanceContext<'_> {
 
     /// Reports the attached partitions that librdkafka no longer reads.
     fn report_failed_reads<'s>(&self, statistics: impl Iterator<Item = &'s PartitionStatistics>) {
-        let Some(error) = self.lock().read_error.clone() else { return };
+        let Some(error) = self.partitions.lock().read_error.clone() else { return };
         for partition in statistics.filter(|partition| partition.fetch_state == NOT_FETCHED) {
             let partition = PartitionId(partition.partition.max(0) as u32);
-            let mut state = self.lock();
+            let mut state = self.partitions.lock();
             if state.attached.contains(&partition) && state.failed.insert(partition) {
                 state.read_error = None;
                 drop(state);
                 self.handler.read_failed(partition, &error);
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, MemberPartitions> {
-        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -226,7 +223,8 @@ impl ConsumerContext for RebalanceContext<'_> {
             _ => self.revoke(consumer, list),
         };
         if let Err(error) = outcome {
-            self.lock().fatal = Some(format!("failed to change the assignment: {error}"));
+            self.partitions.lock().fatal =
+                Some(format!("failed to change the assignment: {error}"));
         }
     }
 }

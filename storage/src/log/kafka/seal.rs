@@ -4,9 +4,9 @@
 //! reject every append, also that of a producer that was suspended meanwhile, and still serve reads. A topic with
 //! another limit below a batch's size would look sealed: it is refused at the start (`topic_settings`).
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
@@ -92,7 +92,7 @@ struct ProbeResults(Mutex<Vec<Result<(), KafkaError>>>);
 
 impl ProbeResults {
     fn take(&self) -> Vec<Result<(), KafkaError>> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.0.lock())
     }
 }
 
@@ -107,6 +107,6 @@ impl ProducerContext for ProbeResults {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         let result = result.as_ref().map(drop).map_err(|(error, _)| error.clone());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(result);
+        self.0.lock().push(result);
     }
 }

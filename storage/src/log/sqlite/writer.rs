@@ -1,10 +1,11 @@
 //! The writer thread. Commits all waiting requests in one transaction, so that one sync serves many callers.
 
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use schemas::PersonKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -43,12 +44,6 @@ struct Request {
 #[derive(Default)]
 struct Health(Mutex<Option<AppendError>>);
 
-impl Health {
-    fn lock(&self) -> MutexGuard<'_, Option<AppendError>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Writer {
     pub fn start(appender: SqliteAppender, tail: Arc<Tail>) -> std::io::Result<Self> {
         let (queue, requests) = mpsc::channel();
@@ -86,7 +81,7 @@ impl Writer {
     }
 
     pub fn available(&self) -> Result<(), AppendError> {
-        self.health.lock().clone().map_or(Ok(()), Err)
+        self.health.0.lock().clone().map_or(Ok(()), Err)
     }
 }
 
@@ -130,7 +125,7 @@ impl WriterThread {
     /// Handles requests until the queue is closed and empty.
     fn run(mut self) {
         loop {
-            let healthy = self.health.lock().is_none();
+            let healthy = self.health.0.lock().is_none();
             let first = if healthy {
                 self.requests.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
@@ -181,7 +176,7 @@ impl WriterThread {
     }
 
     fn set_health(&self, failure: Option<AppendError>) {
-        let mut health = self.health.lock();
+        let mut health = self.health.0.lock();
         match (&*health, &failure) {
             (None, Some(error)) => tracing::error!(%error, "log became unavailable for appends"),
             (Some(_), None) => tracing::info!("log is available for appends again"),

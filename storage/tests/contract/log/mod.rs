@@ -2,8 +2,9 @@
 
 use std::any::Any;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use schemas::LogRef;
 use storage::log::{
     DeadLetter, DeadLetterJournal, DeadLetterWriter, LogReader, LogSource, LogWriter, NewRecord,
@@ -84,7 +85,7 @@ async fn fill(fixture: &Fixture, partition: u32, numbers: std::ops::Range<u64>) 
 
 impl Fixture {
     fn run(&self, owner: &Arc<Owner>) -> RunningSource {
-        RunningSource::start(self.source.lock().unwrap().take().unwrap(), &self.log, owner)
+        RunningSource::start(self.source.lock().take().unwrap(), &self.log, owner)
     }
 }
 

@@ -1,9 +1,10 @@
 //! A partition handler that records its calls.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use schemas::{Offset, PartitionId, Position};
 use storage::log::{
     BoundsReader, LogBounds, PartitionHandler, RecordBatch, Revocation, StartPosition,
@@ -55,50 +56,50 @@ impl Owner {
 
     /// Sets which deliveries are accepted from now on. `accepts` gets the number of deliveries so far and the batch.
     pub fn accepts(&self, accepts: impl FnMut(u64, &RecordBatch) -> bool + Send + 'static) {
-        *self.accepts.lock().unwrap() = Box::new(accepts);
+        *self.accepts.lock() = Box::new(accepts);
     }
 
     pub fn rejoin(&self) {
-        self.calls.lock().unwrap().rejoin = true;
+        self.calls.lock().rejoin = true;
     }
 
     /// Changes where a partition is read from now on.
     pub fn start(&self, partition: u32, start: StartPosition) {
-        self.calls.lock().unwrap().starts.push((PartitionId(partition), start));
+        self.calls.lock().starts.push((PartitionId(partition), start));
     }
 
     /// Returns the partitions that could not be read further, in order.
     pub fn failed_reads(&self) -> Vec<PartitionId> {
-        self.calls.lock().unwrap().failed_reads.clone()
+        self.calls.lock().failed_reads.clone()
     }
 
     pub fn owns(&self) -> usize {
-        self.calls.lock().unwrap().owned.len()
+        self.calls.lock().owned.len()
     }
 
     /// Returns a partition's bounds at its assignment; `None` while it is not assigned.
     pub fn bounds(&self, partition: u32) -> Option<LogBounds> {
-        self.calls.lock().unwrap().owned.get(&PartitionId(partition)).copied()
+        self.calls.lock().owned.get(&PartitionId(partition)).copied()
     }
 
     pub fn has_lost_any(&self) -> bool {
-        self.calls.lock().unwrap().lost_any
+        self.calls.lock().lost_any
     }
 
     pub fn read(&self, partition: u32) -> Vec<Read> {
-        self.calls.lock().unwrap().read.get(&PartitionId(partition)).cloned().unwrap_or_default()
+        self.calls.lock().read.get(&PartitionId(partition)).cloned().unwrap_or_default()
     }
 
     pub fn deliveries(&self) -> u64 {
-        self.calls.lock().unwrap().deliveries
+        self.calls.lock().deliveries
     }
 
     pub fn accepted_batches(&self) -> u64 {
-        self.calls.lock().unwrap().accepted_batches
+        self.calls.lock().accepted_batches
     }
 
     pub fn high(&self, partition: u32) -> Option<Position> {
-        self.calls.lock().unwrap().highs.get(&PartitionId(partition)).copied()
+        self.calls.lock().highs.get(&PartitionId(partition)).copied()
     }
 }
 
@@ -106,26 +107,26 @@ impl PartitionHandler for Owner {
     fn assigned(&self, partitions: &[PartitionId], bounds: &Arc<dyn BoundsReader>) {
         for partition in partitions {
             let bounds = self.runtime.block_on(bounds.bounds(*partition)).unwrap();
-            let mut calls = self.calls.lock().unwrap();
+            let mut calls = self.calls.lock();
             calls.owned.insert(*partition, bounds);
             calls.starts.push((*partition, (self.start_of)(*partition)));
         }
     }
 
     fn take_starts(&self) -> Vec<(PartitionId, StartPosition)> {
-        std::mem::take(&mut self.calls.lock().unwrap().starts)
+        std::mem::take(&mut self.calls.lock().starts)
     }
 
     fn revoked(&self, partitions: &[PartitionId], revocation: Revocation) {
-        let mut calls = self.calls.lock().unwrap();
+        let mut calls = self.calls.lock();
         calls.owned.retain(|owned, _| !partitions.contains(owned));
         calls.lost_any |= revocation == Revocation::Lost;
     }
 
     fn deliver(&self, batch: RecordBatch, _timeout: Duration) -> Result<(), RecordBatch> {
-        let mut calls = self.calls.lock().unwrap();
+        let mut calls = self.calls.lock();
         calls.deliveries += 1;
-        if !(self.accepts.lock().unwrap())(calls.deliveries, &batch) {
+        if !(self.accepts.lock())(calls.deliveries, &batch) {
             return Err(batch);
         }
         calls.accepted_batches += 1;
@@ -135,11 +136,11 @@ impl PartitionHandler for Owner {
     }
 
     fn high_watermark(&self, partition: PartitionId, high: Position) {
-        self.calls.lock().unwrap().highs.insert(partition, high);
+        self.calls.lock().highs.insert(partition, high);
     }
 
     fn read_failed(&self, partition: PartitionId, _reason: &str) {
-        self.calls.lock().unwrap().failed_reads.push(partition);
+        self.calls.lock().failed_reads.push(partition);
     }
 
     fn halt(&self, partition: PartitionId, reason: String) {
@@ -151,6 +152,6 @@ impl PartitionHandler for Owner {
     }
 
     fn wants_to_rejoin(&self) -> bool {
-        self.calls.lock().unwrap().rejoin
+        self.calls.lock().rejoin
     }
 }

@@ -30,7 +30,7 @@ struct Owner {
 
 impl Owner {
     fn records(&self, partition: PartitionId) -> u64 {
-        self.records.lock().unwrap().get(&partition).copied().unwrap_or(0)
+        self.records.lock().get(&partition).copied().unwrap_or(0)
     }
 }
 
@@ -38,19 +38,19 @@ impl PartitionHandler for Owner {
     fn assigned(&self, partitions: &[PartitionId], bounds: &Arc<dyn BoundsReader>) {
         for partition in partitions.iter().copied() {
             self.assignments.fetch_add(1, Ordering::Relaxed);
-            self.waiting.lock().unwrap().insert(partition);
+            self.waiting.lock().insert(partition);
             let (bounds, starts) = (Arc::clone(bounds), Arc::clone(&self.starts));
             let waiting = Arc::clone(&self.waiting);
             self.runtime.as_ref().unwrap().spawn(async move {
                 while bounds.bounds(partition).await.is_err() {}
-                starts.lock().unwrap().push((partition, StartPosition::At(Position::START)));
-                waiting.lock().unwrap().remove(&partition);
+                starts.lock().push((partition, StartPosition::At(Position::START)));
+                waiting.lock().remove(&partition);
             });
         }
     }
 
     fn take_starts(&self) -> Vec<(PartitionId, StartPosition)> {
-        std::mem::take(&mut self.starts.lock().unwrap())
+        std::mem::take(&mut self.starts.lock())
     }
 
     fn revoked(&self, partitions: &[PartitionId], _: crate::log::Revocation) {
@@ -58,7 +58,7 @@ impl PartitionHandler for Owner {
     }
 
     fn deliver(&self, batch: RecordBatch, _: Duration) -> Result<(), RecordBatch> {
-        *self.records.lock().unwrap().entry(batch.partition()).or_default() += batch.len() as u64;
+        *self.records.lock().entry(batch.partition()).or_default() += batch.len() as u64;
         Ok(())
     }
 
@@ -131,7 +131,7 @@ async fn a_partition_without_a_leader_is_read_once_it_has_one_and_the_others_at_
     append(&cluster, PartitionId(1), 50);
     until("the others are read on", || owner.records(PartitionId(1)) == 50).await;
     assert_eq!(owner.records(LEADERLESS), 0);
-    assert!(owner.waiting.lock().unwrap().contains(&LEADERLESS));
+    assert!(owner.waiting.lock().contains(&LEADERLESS));
 
     cluster.partition_leader(TOPIC, LEADERLESS.0 as i32, Some(1)).unwrap();
     until("the partition is read once it has a leader again", || owner.records(LEADERLESS) == 100)
