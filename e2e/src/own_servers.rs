@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use parking_lot::Mutex;
 
 use crate::port::is_free;
 use crate::process::{Signal, signal, workspace};
@@ -104,11 +105,22 @@ impl OwnServers {
         Self::start_with_brokers(1)
     }
 
-    /// Starts the servers, with one broker or three.
+    /// Returns servers with three brokers, which all drills of a program share. Starts those that are not running.
     ///
     /// # Errors
     /// When a server does not start.
-    pub fn start_with_brokers(brokers: usize) -> Result<Self> {
+    pub fn shared_with_three_brokers() -> Result<&'static Self> {
+        static SHARED: Mutex<Option<&'static OwnServers>> = Mutex::new(None);
+        let mut shared = SHARED.lock();
+        match *shared {
+            Some(own) => own.start_missing().map(|()| own),
+            None => {
+                Ok(shared.insert(Box::leak(Box::new(Self::start_with_brokers(BROKERS.len())?))))
+            }
+        }
+    }
+
+    fn start_with_brokers(brokers: usize) -> Result<Self> {
         // Not in the tests' work directory, which may be deleted before the servers have stopped.
         let name = format!("allocator-e2e-servers-{}-{brokers}", std::process::id());
         let dir = std::env::temp_dir().join(name);

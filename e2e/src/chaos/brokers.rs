@@ -34,8 +34,7 @@ const ACKNOWLEDGED_BETWEEN: u64 = 200;
 /// When a submission is lost, or a client that retries once gets a 5xx while the brokers are restarted one after the
 /// other.
 pub async fn run() -> Result<String> {
-    let own = tokio::task::spawn_blocking(|| OwnServers::start_with_brokers(3)).await??;
-    let own: &'static OwnServers = Box::leak(Box::new(own));
+    let own = tokio::task::spawn_blocking(OwnServers::shared_with_three_brokers).await??;
     let mut stack = start(own).await?;
     for budget in [BUDGET, PATIENT_BUDGET] {
         stack.system.define(budget, CATEGORIES).await?;

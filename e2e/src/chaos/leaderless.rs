@@ -28,8 +28,7 @@ const EFFECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// # Errors
 /// When the fault does not take effect, or the verdict is a failure.
 pub async fn run(hold: Duration) -> Result<Verdict> {
-    let own = tokio::task::spawn_blocking(|| OwnServers::start_with_brokers(3)).await??;
-    let own: &'static OwnServers = Box::leak(Box::new(own));
+    let own = tokio::task::spawn_blocking(OwnServers::shared_with_three_brokers).await??;
     let mut stack = start(own).await?;
     let (kafka, topic) = (stack.kafka.clone(), stack.topic.clone());
     ensure!(kafka.leaderless(&topic).await?.is_empty(), "a partition has no leader at first");
