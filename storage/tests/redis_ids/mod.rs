@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use runtime::clock::now_ms;
-use schemas::redis::{IDS_COMPLETE_SINCE_KEY as MARK, former_idempotency_key, idempotency_key};
+use schemas::redis::{IDS_COMPLETE_SINCE_KEY, former_idempotency_key, idempotency_key};
 use schemas::{LogNumber, Offset, PartitionId, RecordAddress, SubmissionId};
 use storage::idempotency::layered::LayeredIdempotency;
 use storage::idempotency::memory::MemoryIdempotency;
@@ -250,8 +250,9 @@ async fn for_a_day_after_redis_has_lost_ids_those_that_it_does_not_know_are_unch
 
     server.kill();
     server.start().await;
-    let is_set = async || connection(&server).await.exists::<_, bool>(MARK).await.unwrap();
-    until("the mark is set again", TEST_TIMEOUT, async || {
+    let is_set =
+        async || connection(&server).await.exists::<_, bool>(IDS_COMPLETE_SINCE_KEY).await.unwrap();
+    until("Redis says again since when it has all ids", TEST_TIMEOUT, async || {
         begin(&store, &new_attempt()).await;
         is_set().await
     })
@@ -265,7 +266,8 @@ async fn for_a_day_after_redis_has_lost_ids_those_that_it_does_not_know_are_unch
     assert_eq!(begin(&store, &with_other_content(&next)).await, BeginOutcome::Reused);
     // A day later.
     let day_ms = 24 * 60 * 60 * 1_000;
-    let () = connection(&server).await.set(MARK, now_ms() - day_ms).await.unwrap();
+    let () =
+        connection(&server).await.set(IDS_COMPLETE_SINCE_KEY, now_ms() - day_ms).await.unwrap();
     assert_eq!(begin(&store, &new_attempt()).await, BeginOutcome::First);
 }
 

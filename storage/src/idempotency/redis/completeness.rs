@@ -1,6 +1,6 @@
 //! Whether Redis has every id that was accepted within the retention.
 //!
-//! A mark beside the ids says since when it has all of them, and is lost with them when a Redis without persistence
+//! A key beside the ids, `complete_since`, says since when it has all of them, and is lost with them when a Redis without persistence
 //! restarts or is flushed. An id that an incomplete Redis does not know may be known to the log. Ids that Redis evicts, or
 //! that a restart from an older snapshot loses, are not noticed.
 
@@ -21,31 +21,31 @@ use crate::redis_connection::RedisConnection;
 /// Reads whether a record was ever appended to the log; `None` if that is unknown now.
 pub type LogHasRecords = Box<dyn Fn() -> BoxFuture<'static, Option<bool>> + Send + Sync>;
 
-/// A time of the mark: complete since the first submission.
+/// Complete since the first submission.
 const SINCE_EVER: u64 = 0;
-/// How long a start waits for the mark.
+/// How long a start waits for the first check.
 const FIRST_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The mark as Redis has it.
+/// Since when Redis has all ids, as it says itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum CompleteSince {
     /// Milliseconds since 1970.
-    Since(u64),
+    At(u64),
     /// There is none, or Redis did not answer.
     Unknown,
 }
 
-impl Mark {
-    /// Parses the value of the mark's key. One that is not a number counts as none.
+impl CompleteSince {
+    /// Parses the key's value. One that is not a number counts as none.
     pub fn parse(value: Option<&[u8]>) -> Self {
         let text = value.and_then(|value| std::str::from_utf8(value).ok());
-        text.and_then(|text| text.parse().ok()).map_or(Self::Unknown, Self::Since)
+        text.and_then(|text| text.parse().ok()).map_or(Self::Unknown, Self::At)
     }
 }
 
-/// Decides whether Redis is complete. A task of its own sets the mark where it is missing.
+/// Decides whether Redis is complete. A task of its own sets `complete_since` where it is missing.
 pub(super) struct Completeness {
     has_gap: Arc<AtomicBool>,
     _keeper: AbortOnDropHandle<()>,
@@ -55,7 +55,8 @@ impl Completeness {
     /// Starts the task, and waits for its first check, at most for a second.
     pub async fn start(connection: Arc<RedisConnection>, log_has_records: LogHasRecords) -> Self {
         let has_gap = Arc::<AtomicBool>::default();
-        let keeper = MarkKeeper { connection, log_has_records, has_gap: Arc::clone(&has_gap) };
+        let keeper =
+            CompleteSinceKeeper { connection, log_has_records, has_gap: Arc::clone(&has_gap) };
         let _ = timeout(FIRST_CHECK_TIMEOUT, keeper.check()).await;
         Self { has_gap, _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.run())) }
     }
@@ -66,19 +67,19 @@ impl Completeness {
     }
 
     /// Whether an id that Redis does not know now is new.
-    pub fn is_complete(&self, mark: Mark) -> bool {
-        let covers = matches!(mark, Mark::Since(since_ms) if covers_retention(since_ms, now_ms()));
+    pub fn is_complete(&self, complete_since: CompleteSince) -> bool {
+        let covers = matches!(complete_since, CompleteSince::At(since_ms) if covers_retention(since_ms, now_ms()));
         covers && !self.has_gap.load(Ordering::Relaxed)
     }
 }
 
-struct MarkKeeper {
+struct CompleteSinceKeeper {
     connection: Arc<RedisConnection>,
     log_has_records: LogHasRecords,
     has_gap: Arc<AtomicBool>,
 }
 
-impl MarkKeeper {
+impl CompleteSinceKeeper {
     async fn run(self) {
         loop {
             let is_set = self.check().await.is_some();
@@ -86,7 +87,7 @@ impl MarkKeeper {
         }
     }
 
-    /// Sets the mark if it is missing, and anew after a gap. `None` if Redis or the log does not answer.
+    /// Sets `complete_since` if it is missing, and anew after a gap. `None` if Redis or the log does not answer.
     async fn check(&self) -> Option<()> {
         if self.has_gap.swap(false, Ordering::Relaxed) {
             let is_set = self.set(now_ms(), false).await;
@@ -95,7 +96,7 @@ impl MarkKeeper {
             }
             return is_set;
         }
-        if matches!(self.read().await?, Mark::Since(_)) {
+        if matches!(self.read().await?, CompleteSince::At(_)) {
             return Some(());
         }
         if (self.log_has_records)().await? {
@@ -109,15 +110,15 @@ impl MarkKeeper {
         }
     }
 
-    async fn read(&self) -> Option<Mark> {
+    async fn read(&self) -> Option<CompleteSince> {
         let run = async |mut redis| -> RedisResult<Option<Vec<u8>>> {
             redis::cmd("GET").arg(IDS_COMPLETE_SINCE_KEY).query_async(&mut redis).await
         };
         let value = self.connection.call(run).await.ok()?;
-        Some(Mark::parse(value.as_deref()))
+        Some(CompleteSince::parse(value.as_deref()))
     }
 
-    /// Sets the mark, in place of an earlier one or only if there is none: another process may have set it meanwhile.
+    /// Sets `complete_since`, in place of an earlier one or only if there is none: another process may have set it meanwhile.
     async fn set(&self, since_ms: u64, only_if_missing: bool) -> Option<()> {
         let run = async |mut redis| -> RedisResult<Option<String>> {
             let mut command = redis::cmd("SET");
@@ -140,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_covers_the_retention_after_a_day_and_that_of_a_new_deployment_at_once() {
+    fn the_retention_is_covered_after_a_day_and_in_a_new_deployment_at_once() {
         let day_ms = RECEIPT_TTL.as_millis() as u64;
         let now_ms = 20 * day_ms;
         for (since_ms, expected) in [
@@ -156,10 +157,10 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_no_number_is_no_mark() {
-        assert_eq!(Mark::parse(Some(b"42")), Mark::Since(42));
+    fn a_value_that_is_no_number_says_nothing() {
+        assert_eq!(CompleteSince::parse(Some(b"42")), CompleteSince::At(42));
         for value in [None, Some(&b""[..]), Some(b"-1"), Some(b"\xff")] {
-            assert_eq!(Mark::parse(value), Mark::Unknown);
+            assert_eq!(CompleteSince::parse(value), CompleteSince::Unknown);
         }
     }
 }

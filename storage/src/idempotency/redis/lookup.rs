@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::{Pipeline, RedisResult};
 use schemas::redis::{IDS_COMPLETE_SINCE_KEY, former_idempotency_key, idempotency_key};
 
-use super::completeness::Mark;
+use super::completeness::CompleteSince;
 use super::value::in_flight;
 use crate::idempotency::IdempotentSubmission;
 use crate::redis_connection::RedisConnection;
@@ -35,7 +35,7 @@ pub(super) async fn look_up_and_mark(
     connection: &RedisConnection,
     attempts: &[IdempotentSubmission],
     lifetime: Duration,
-) -> (Vec<IdLookup>, Mark) {
+) -> (Vec<IdLookup>, CompleteSince) {
     let mut pipeline = redis::pipe();
     for attempt in attempts {
         pipeline
@@ -49,9 +49,9 @@ pub(super) async fn look_up_and_mark(
     }
     pipeline.get(IDS_COMPLETE_SINCE_KEY);
     let mut lookups = run_lookups(connection, attempts.len() + 1, &mut pipeline).await;
-    let mark = match lookups.pop() {
-        Some(Some(IdLookup::Known(value))) => Mark::parse(Some(&value)),
-        Some(Some(IdLookup::Absent | IdLookup::Unknown) | None) | None => Mark::Unknown,
+    let complete_since = match lookups.pop() {
+        Some(Some(IdLookup::Known(value))) => CompleteSince::parse(Some(&value)),
+        Some(Some(IdLookup::Absent | IdLookup::Unknown) | None) | None => CompleteSince::Unknown,
     };
     // A full server refuses the whole command, and still knows what it has stored.
     if lookups.iter().any(Option::is_none) {
@@ -68,7 +68,7 @@ pub(super) async fn look_up_and_mark(
         }
     }
     let lookups = lookups.into_iter().map(|lookup| lookup.unwrap_or(IdLookup::Unknown));
-    (lookups.collect(), mark)
+    (lookups.collect(), complete_since)
 }
 
 /// Looks ids up where, and as, the release before stored them: without the person.

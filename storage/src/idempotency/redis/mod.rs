@@ -83,11 +83,11 @@ impl Idempotency for RedisIdempotency {
         around_append: Duration,
     ) -> Vec<BeginOutcome> {
         let former = self.former.as_ref().unwrap_or(self.connection.as_ref());
-        let ((lookups, mark), former) = tokio::join!(
+        let ((lookups, complete_since), former) = tokio::join!(
             look_up_and_mark(&self.connection, attempts, self.in_flight + around_append),
             look_up_former(former, attempts),
         );
-        let is_complete = self.completeness.is_complete(mark);
+        let is_complete = self.completeness.is_complete(complete_since);
         let mut outcomes = Vec::with_capacity(attempts.len());
         let mut known_formerly = Vec::new();
         for ((attempt, lookup), former) in attempts.iter().zip(lookups).zip(former) {
