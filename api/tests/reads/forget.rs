@@ -90,6 +90,6 @@ async fn nobody_is_found_in_a_forgotten_budget_and_its_results_stay() {
     assert_eq!(definition.json()["forgotten_at"], forgotten["forgotten_at"]);
     let list = server.get("/v1/budgets").await;
     for shown in [definition.text, list.text] {
-        assert!(!shown.contains("salt") && !shown.contains("0909"), "{shown}");
+        assert!(!shown.contains("salt") && !shown.contains("09090909"), "{shown}");
     }
 }

@@ -65,7 +65,10 @@ async fn malformed_bodies_have_all_faults_and_repeat_nothing() {
         let response = mailing.post(body).await;
         response.problem(400, "malformed");
         assert_eq!(response.pointers(), pointers, "{body}");
-        let text = String::from_utf8_lossy(&response.body);
+        let mut problem = response.json();
+        // The request's id is random, and may have any two digits.
+        problem.as_object_mut().unwrap().remove("instance").unwrap();
+        let text = problem.to_string();
         assert!(!text.contains("zebra") && !text.contains("77"), "{text}");
     }
     let long = format!(r#"{{"email":"{}@example.org"}}"#, "a".repeat(10_000));
