@@ -13,6 +13,7 @@ use crate::http::HttpConfig;
 use crate::metrics::Metrics;
 use crate::open_files;
 use crate::shutdown;
+use crate::stall_watch;
 use crate::telemetry::{self, TelemetryConfig, TelemetryGuard};
 
 /// How long blocked threads are waited for after everything else has ended.
@@ -83,6 +84,10 @@ pub fn run(main: impl Future<Output = ExitCode>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let Err(error) = stall_watch::watch(runtime.handle()) {
+        eprintln!("failed to start the thread that watches the async runtime: {error}");
+        return ExitCode::FAILURE;
+    }
     let code = runtime.block_on(main);
     runtime.shutdown_timeout(BLOCKED_THREADS_TIMEOUT);
     code

@@ -16,6 +16,7 @@ use super::{
     MAX_BATCH_SIGNALS, READ_AHEAD_BATCHES, SignalBatch, SignalEraser, SignalErasure, SignalQuery,
     SignalReader, SignalStream, SignalWriter,
 };
+use crate::log::kafka::client_threads::create_client;
 use crate::log::kafka::keep_awake::keep_awake;
 use crate::log::kafka::producer::{IdempotentProducer, Outgoing};
 use crate::log::kafka::topics::ensure_signals_topic;
@@ -48,7 +49,9 @@ impl KafkaSignalWriter {
     async fn producer(&self) -> Result<&Arc<IdempotentProducer>, TopicError> {
         let start = async || {
             ensure_signals_topic(&self.config).await?;
-            IdempotentProducer::start(&self.config, self.config.signals_topic())
+            let start =
+                |config: &KafkaConfig| IdempotentProducer::start(config, config.signals_topic());
+            create_client(&self.config, start).await
         };
         self.producer.get_or_try_init(start).await
     }

@@ -22,6 +22,7 @@ use crate::control::Catalog;
 use crate::control::annulments::{self, AnnulmentChangeError, ChangedRegister};
 use crate::control::revocations::{self, RevokeError};
 use crate::log::kafka::KafkaConfig;
+use crate::log::kafka::client_threads::DropOnThread;
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -29,7 +30,7 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// It knows the committed state until another producer fences it. From then on nothing that it writes is committed.
 pub(super) struct WriteSession {
-    producer: BaseProducer<QuietContext>,
+    producer: DropOnThread<BaseProducer<QuietContext>>,
     /// The committed definitions.
     pub catalog: Catalog,
     /// The committed active log.
@@ -70,6 +71,7 @@ pub(super) fn open(config: &KafkaConfig) -> KafkaResult<WriteSession> {
         .set("transactional.id", &config.control_topic)
         .set("transaction.timeout.ms", STEP_TIMEOUT.as_millis().to_string())
         .create_with_context(QuietContext::new(config)?)?;
+    let producer = DropOnThread::new(producer);
     producer.init_transactions(STEP_TIMEOUT)?;
     let consumer = consumers::from_start(config)?;
     let deadline = Instant::now() + STEP_TIMEOUT;
@@ -166,7 +168,7 @@ pub(super) fn change_annulments(
 impl WriteSession {
     /// Reads the committed state, which has these offsets.
     fn read(
-        producer: BaseProducer<QuietContext>,
+        producer: DropOnThread<BaseProducer<QuietContext>>,
         consumer: &BaseConsumer<QuietContext>,
         offsets: &Range<i64>,
         deadline: Instant,

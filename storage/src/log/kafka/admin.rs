@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
@@ -26,8 +27,8 @@ pub(super) type Admin = AdminClient<DefaultClientContext>;
 
 /// Runs requests with a client of their own, on a thread of their own, which they may block.
 ///
-/// The client is dropped on that thread: a drop waits for the client's threads, so it must not hold up a worker of the
-/// runtime.
+/// The client is created and dropped on that thread: both wait for the client's threads, so they must not hold up a worker
+/// of the runtime.
 ///
 /// # Errors
 /// When the client cannot be created, or the requests hang.
@@ -46,18 +47,20 @@ async fn run<T: Send + 'static>(
 ) -> Result<T, TopicError> {
     let run = async {
         let permit = threads.acquire().await.map_err(|closed| closed.to_string())?;
-        let admin: Admin = config.client().create().map_err(|error| error.to_string())?;
         let (sender, output) = oneshot::channel();
-        let runtime = Handle::current();
+        let (runtime, client) = (Handle::current(), config.client());
         let run = move || {
             // The client is dropped before the permit.
-            let (_permit, admin) = (permit, admin);
+            let _permit = permit;
+            let admin: Result<Admin, KafkaError> = client.create();
+            let output = admin.map(|admin| runtime.block_on(requests(&admin)));
             // The caller may have timed out.
-            let _ = sender.send(runtime.block_on(requests(&admin)));
+            let _ = sender.send(output);
         };
         let thread = std::thread::Builder::new().name("kafka-admin".into());
         thread.spawn(run).map_err(|error| error.to_string())?;
-        output.await.map_err(|_| "the thread of the requests has ended".to_owned())
+        let output = output.await.map_err(|_| "the thread of the requests has ended".to_owned())?;
+        output.map_err(|error| error.to_string())
     };
     let output = timeout(hung_after, run).await;
     output

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use schemas::{LogNumber, LogRef, PartitionId, RecordAddress, partition_for};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::KafkaConfig;
+use super::client_threads::create_client;
 use super::producer::{IdempotentProducer, Outgoing};
 use super::topic_error::TopicError;
 use crate::log::{AppendError, NewRecord};
@@ -86,21 +86,23 @@ impl AppendTargets {
     }
 
     /// Switches to the active log if it is newer than the target. Returns the target.
-    pub fn switch_to_active(&self) -> Arc<AppendTarget> {
+    pub async fn switch_to_active(&self) -> Arc<AppendTarget> {
         let current = self.current();
-        match &*self.active_log.borrow() {
-            Some(log) if log.number > current.log.number => self.switch_to(log),
-            _ => current,
-        }
+        let newer = match &*self.active_log.borrow() {
+            Some(log) if log.number > current.log.number => log.clone(),
+            _ => return current,
+        };
+        self.switch_to(newer).await
     }
 
-    fn switch_to(&self, log: &LogRef) -> Arc<AppendTarget> {
-        let _guard = self.switching.lock();
+    async fn switch_to(&self, log: LogRef) -> Arc<AppendTarget> {
+        let _guard = self.switching.lock().await;
         let current = self.current();
         if current.log.number >= log.number {
             return current;
         }
-        match AppendTarget::start(&self.config, log.clone()) {
+        let next = log.clone();
+        match create_client(&self.config, |config| AppendTarget::start(config, next)).await {
             Ok(next) => {
                 tracing::info!(
                     from = current.log.topic,

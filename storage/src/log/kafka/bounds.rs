@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::KafkaConfig;
+use super::client_threads::DropOnThread;
 use super::consumer::create_consumer;
 use crate::log::{BoundsReader, LogBounds, ReadError};
 
@@ -35,36 +36,16 @@ pub(super) struct KafkaBounds {
     requests: Arc<Semaphore>,
 }
 
-/// A client that is dropped on a thread of its own: a drop waits for the client's threads, for as long as the machine's
-/// clock went back.
-struct Client(Option<BaseConsumer>);
+type Client = DropOnThread<BaseConsumer>;
 
-impl Client {
-    fn create(config: &KafkaConfig, log: &LogRef) -> Result<Self, KafkaError> {
-        Ok(Self(Some(create_consumer(config, log)?)))
-    }
-
-    /// Blocks until the partition's leader has answered.
-    fn fetch_watermarks(&self, topic: &str, partition: u32) -> Result<(i64, i64), KafkaError> {
-        let consumer = self.0.as_ref().ok_or(KafkaError::Canceled)?;
-        consumer.fetch_watermarks(topic, partition as i32, BOUNDS_TIMEOUT)
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let consumer = self.0.take();
-        let thread = std::thread::Builder::new().name("kafka-drop".into());
-        if let Err(error) = thread.spawn(move || drop(consumer)) {
-            tracing::warn!(%error, "failed to spawn the thread that drops a kafka client");
-        }
-    }
+fn create(config: &KafkaConfig, log: &LogRef) -> Result<Client, KafkaError> {
+    Ok(DropOnThread::new(create_consumer(config, log)?))
 }
 
 impl KafkaBounds {
-    /// Creates it without a request to Kafka.
+    /// Creates it without a request to Kafka. Blocks until the client's threads run.
     pub fn start(config: &KafkaConfig, log: &LogRef) -> Result<Self, KafkaError> {
-        let client = Arc::new(ArcSwap::from_pointee(Client::create(config, log)?));
+        let client = Arc::new(ArcSwap::from_pointee(create(config, log)?));
         let replaced_at = Arc::new(Mutex::new(Instant::now()));
         let requests = Arc::new(Semaphore::new(MAX_REQUESTS));
         Ok(Self { config: config.clone(), log: log.clone(), client, replaced_at, requests })
@@ -72,7 +53,8 @@ impl KafkaBounds {
 
     /// Blocks until the partition's leader has answered.
     fn fetch(&self, client: &Arc<Client>, partition: PartitionId) -> Result<LogBounds, KafkaError> {
-        let watermarks = client.fetch_watermarks(&self.log.topic, partition.0);
+        let watermarks =
+            client.fetch_watermarks(&self.log.topic, partition.0 as i32, BOUNDS_TIMEOUT);
         if watermarks.is_err() {
             self.replace(client)?;
         }
@@ -80,11 +62,13 @@ impl KafkaBounds {
         Ok(LogBounds { low: Position(low.max(0) as u64), high: Position(high.max(0) as u64) })
     }
 
-    /// Replaces a client that has failed, unless it was replaced already or another one was just now.
+    /// Replaces a client that has failed, unless it was replaced already or another one was just now. Blocks until the
+    /// threads of the new client run.
     fn replace(&self, failed: &Arc<Client>) -> Result<(), KafkaError> {
-        let mut replaced_at = self.replaced_at.lock();
+        // Another thread replaces the client now.
+        let Some(mut replaced_at) = self.replaced_at.try_lock() else { return Ok(()) };
         if Arc::ptr_eq(failed, &self.client.load()) && replaced_at.elapsed() >= BOUNDS_TIMEOUT {
-            self.client.store(Arc::new(Client::create(&self.config, &self.log)?));
+            self.client.store(Arc::new(create(&self.config, &self.log)?));
             *replaced_at = Instant::now();
         }
         Ok(())
@@ -103,7 +87,9 @@ impl BoundsReader for KafkaBounds {
         let used = Arc::clone(&client);
         let fetched = tokio::task::spawn_blocking(move || this.fetch(&used, partition));
         let Ok(fetched) = timeout(HUNG_AFTER, fetched).await else {
-            self.replace(&client).map_err(ReadError::unavailable)?;
+            let this = self.clone();
+            // A client that cannot be replaced now is replaced after the next request.
+            drop(tokio::task::spawn_blocking(move || this.replace(&client)));
             return Err(ReadError::unavailable("the kafka client has stopped"));
         };
         fetched.map_err(ReadError::unavailable)?.map_err(ReadError::unavailable)

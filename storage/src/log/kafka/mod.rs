@@ -3,6 +3,7 @@
 mod admin;
 mod append_target;
 mod bounds;
+pub(crate) mod client_threads;
 pub(crate) mod cluster;
 pub(crate) mod connection_watch;
 mod consumer;

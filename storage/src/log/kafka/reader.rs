@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::KafkaConfig;
 use super::bounds::KafkaBounds;
+use super::client_threads::create_client;
 use super::cluster::log_identity;
 use super::consumer::{create_consumer, is_out_of_range};
 use super::keep_awake::keep_awake;
@@ -40,8 +41,11 @@ impl KafkaReader {
     pub async fn open(config: &KafkaConfig, log: &LogRef) -> Result<Self, TopicError> {
         check_topic(config, log).await?;
         let identity = log_identity(config).await?;
-        let bounds = KafkaBounds::start(config, log)
-            .map_err(|error| TopicError::unavailable(config, error))?;
+        let own = log.clone();
+        let bounds = create_client(config, move |config| {
+            KafkaBounds::start(config, &own).map_err(|error| TopicError::unavailable(config, error))
+        });
+        let bounds = bounds.await?;
         Ok(Self { config: config.clone(), log: log.clone(), identity, bounds })
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::KafkaConfig;
 use super::append_target::AppendTargets;
+use super::client_threads::create_client;
 use super::topic_error::TopicError;
 use super::topics::ensure_topics;
 use crate::log::{AppendError, LogWriter, NewRecord};
@@ -42,10 +43,11 @@ impl KafkaLogWriter {
         active_log: watch::Receiver<Option<LogRef>>,
     ) -> Result<Self, TopicError> {
         ensure_topics(config, log).await?;
-        Self::open_unchecked(config, log, active_log)
+        let log = log.clone();
+        create_client(config, move |config| Self::open_unchecked(config, &log, active_log)).await
     }
 
-    /// Starts a producer without a request to Kafka: the topics must exist and have the right partition counts.
+    /// Starts a producer without a request to Kafka, and blocks until the client's threads run: the topics must exist and have the right partition counts.
     ///
     /// # Errors
     /// When the Kafka client cannot be created.
@@ -63,13 +65,13 @@ impl LogWriter for KafkaLogWriter {
     async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<RecordAddress, AppendError>> {
         let deadline = Instant::now() + SEALED_RETRY_TIMEOUT;
         let mut pause = SEALED_RETRY_DELAY;
-        let mut target = self.targets.switch_to_active();
+        let mut target = self.targets.switch_to_active().await;
         let mut results = target.append(records.iter()).await;
         while results.contains(&Err(AppendError::Sealed))
             && self.targets.wait_for_retry(target.number(), pause, deadline).await
         {
             pause *= 2;
-            target = self.targets.switch_to_active();
+            target = self.targets.switch_to_active().await;
             let is_rejected =
                 |(result, _): &(&mut Result<_, _>, _)| **result == Err(AppendError::Sealed);
             let rejected: Vec<_> = results.iter_mut().zip(&records).filter(is_rejected).collect();
