@@ -93,6 +93,17 @@ pub(crate) enum RedisCallError {
     Failed(String),
 }
 
+impl RedisCallError {
+    /// Describes an error without what the server says of it: that may repeat keys, some of which have an address.
+    pub(crate) fn failed(error: &RedisError) -> Self {
+        Self::Failed(match (error.detail(), error.code()) {
+            (Some(_), Some(code)) => format!("Redis answered with the error {code}"),
+            (Some(_), None) => format!("a call of Redis failed: {}", error.category()),
+            (None, _) => error.to_string(),
+        })
+    }
+}
+
 /// Returns the pauses between attempts to connect: 50 ms, doubling up to one second, without a last attempt.
 pub(crate) fn reconnect_backoff() -> ExponentialBuilder {
     ExponentialBuilder::new()
@@ -155,7 +166,7 @@ impl RedisConnection {
                 if requires_reconnect(&error) {
                     self.current.discard(&connection);
                 }
-                Err(RedisCallError::Failed(error.to_string()))
+                Err(RedisCallError::failed(&error))
             }
             Err(_) => {
                 self.current.discard(&connection);
@@ -218,9 +229,7 @@ async fn connect(url: &RedisUrl) -> Result<MultiplexedConnection, RedisCallError
         Ok(connection)
     };
     match timeout(CONNECT_TIMEOUT, attempt).await {
-        Ok(connected) => {
-            connected.map_err(|error: RedisError| RedisCallError::Failed(error.to_string()))
-        }
+        Ok(connected) => connected.map_err(|error: RedisError| RedisCallError::failed(&error)),
         Err(_) => Err(RedisCallError::TimedOut(CONNECT_TIMEOUT)),
     }
 }
@@ -228,6 +237,21 @@ async fn connect(url: &RedisUrl) -> Result<MultiplexedConnection, RedisCallError
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_of_the_server_repeats_no_key() {
+        let key = "{limits}:submissions:192.0.2.7";
+        let answer =
+            format!("-ERR unknown command 'EVALSHA', with args beginning with: '{key}'\r\n");
+        let error = match redis::parse_redis_value(answer.as_bytes()) {
+            Ok(redis::Value::ServerError(error)) => RedisError::from(error),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => error,
+        };
+        assert!(error.to_string().contains(key), "{error}");
+        let described = RedisCallError::failed(&error).to_string();
+        assert_eq!(described, "Redis answered with the error ERR");
+    }
 
     #[test]
     fn no_representation_contains_the_password() {

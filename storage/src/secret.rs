@@ -1,5 +1,6 @@
 //! The secret for hashing persons' ids: read from its file, or created once.
 
+use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -11,16 +12,16 @@ use crate::private_files;
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file cannot be read or created.
-    #[error("the person secret in {path}: {reason}")]
+    #[error("the person secret in {file}: {reason}")]
     File {
         /// The file.
-        path: PathBuf,
+        file: SecretFile,
         /// Error of the operating system.
         reason: std::io::Error,
     },
     /// The secret in the file is too short.
     #[error("the person secret in {0} has less than 32 bytes")]
-    Short(PathBuf),
+    Short(SecretFile),
     /// There are data, whose persons are known only by a secret that is missing.
     #[error(
         "the person secret {path} is missing, and {data} was made with it: with a new secret everyone would be \
@@ -56,6 +57,24 @@ pub enum SecretError {
     },
 }
 
+/// Where the secret is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretFile {
+    /// In the file of the setting. Its path is not shown: it may be the secret itself, written where its file belongs.
+    Configured,
+    /// In the data directory.
+    Default(PathBuf),
+}
+
+impl fmt::Display for SecretFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Configured => f.write_str("the file that privacy.person_key_secret_file names"),
+            Self::Default(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// Reads the secret from the configured file, or from `person.secret` in `dir`. Creates the latter if neither it nor
 /// one of the files `data` exists in `dir`.
 ///
@@ -68,7 +87,11 @@ pub(crate) fn open_secret(
     data: &[&str],
 ) -> Result<PersonSecret, SecretError> {
     let path = configured.map_or_else(|| dir.join("person.secret"), Path::to_path_buf);
-    let failed = |reason| SecretError::File { path: path.clone(), reason };
+    let file = || match configured {
+        Some(_) => SecretFile::Configured,
+        None => SecretFile::Default(path.clone()),
+    };
+    let failed = |reason| SecretError::File { file: file(), reason };
     let text = match std::fs::read(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound && configured.is_none() => {
             if let Some(data) = data.iter().map(|name| dir.join(name)).find(|file| file.exists()) {
@@ -83,7 +106,7 @@ pub(crate) fn open_secret(
     if configured.is_none() {
         private_files::close_file(&path);
     }
-    PersonSecret::new(text.trim_ascii()).ok_or_else(|| SecretError::Short(path.clone()))
+    PersonSecret::new(text.trim_ascii()).ok_or_else(|| SecretError::Short(file()))
 }
 
 /// Creates a file with a new secret. Keeps the file of a process that creates it at the same time.
@@ -133,10 +156,11 @@ mod tests {
     fn a_configured_file_is_not_created_and_must_not_be_short() {
         let dir = tempfile::tempdir().unwrap();
         let configured = dir.path().join("configured");
-        assert!(matches!(
-            open_secret(Some(&configured), dir.path(), &[]),
-            Err(SecretError::File { .. })
-        ));
+        let refused = open_secret(Some(&configured), dir.path(), &[]).unwrap_err();
+        assert!(matches!(refused, SecretError::File { .. }), "{refused:?}");
+        // Some write the secret itself into the setting.
+        assert!(!format!("{refused} {refused:?}").contains("configured\""), "{refused:?}");
+        assert!(!refused.to_string().contains(&configured.display().to_string()), "{refused}");
         std::fs::write(&configured, "short").unwrap();
         assert!(matches!(
             open_secret(Some(&configured), dir.path(), &[]),

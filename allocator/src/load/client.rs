@@ -73,6 +73,11 @@ impl LoadClient {
         Ok(Self { client, base, budget })
     }
 
+    /// The server's address, without a password.
+    pub fn address(&self) -> String {
+        self.base.origin().ascii_serialization()
+    }
+
     fn url(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
         // A URL with a host always has path segments.

@@ -71,12 +71,13 @@ pub enum LoadError {
 /// When the server cannot be reached, or the outcome of a submission stays unknown.
 pub async fn load(args: &LoadArgs, stop: CancellationToken) -> Result<Verdict, LoadError> {
     let client = LoadClient::new(&args.url, args.budget.clone())?;
+    let address = client.address();
     let before = client.aggregate().await?;
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     let run = Run::new(args, client, &before, seed);
     console::err(&format!(
         "submitting to the budget `{}` at {}: {} per second, seed {seed}\n",
-        args.budget, args.url, args.rate
+        args.budget, address, args.rate
     ));
     let stop = stop.child_token();
     let mut background = JoinSet::new();

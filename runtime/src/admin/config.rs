@@ -14,7 +14,7 @@ settings! {
         /// only clients on the same machine and of the same account are administrators; `allocator run` makes a file of
         /// its own instead.
         pub tokens: Option<TokensFile> = "admin.tokens_file", default "",
-            unit "path", parse tokens_file::read;
+            unit "path", parse tokens_file::read, secret;
         /// Maximum requests of one administrator per minute and process; further ones are answered 429.
         pub requests_per_minute: NonZeroU32 = "admin.requests_per_minute", default "500",
             unit "requests", parse positive;

@@ -165,6 +165,7 @@ impl Inner {
     fn admit(
         &self,
         request: &Parts,
+        client: IpAddr,
         required: Role,
         record: &mut RequestRecord,
     ) -> Result<Verdict, Problem> {
@@ -184,7 +185,7 @@ impl Inner {
                 self.count(principal)?;
             }
             Refusal::WrongToken => {
-                self.count_failure(record.client)?;
+                self.count_failure(client)?;
             }
             // No guess: a page of another site can make a browser send these.
             Refusal::NoToken | Refusal::NotLocal => {}
@@ -218,16 +219,15 @@ pub(super) async fn enforce(
 ) -> Response {
     let inner = &route_guard.guard.0;
     let (mut head, body) = request.into_parts();
-    let client = inner.trusted_proxies.client(&head);
+    let client = inner.trusted_proxies.client(&head).address();
     let route = head.extensions.get::<MatchedPath>().cloned();
     let mut record = RequestRecord::new(
         &inner.metrics,
-        client.address(),
         &head.method,
         route.as_ref().map_or("", MatchedPath::as_str),
         head.extensions.get::<RequestId>().copied(),
     );
-    let quota = match inner.admit(&head, route_guard.required, &mut record) {
+    let quota = match inner.admit(&head, client, route_guard.required, &mut record) {
         Ok(quota) => quota,
         Err(problem) => {
             record.write(RequestOutcome::from_refusal(problem.status()), Some(problem.status()));

@@ -1,6 +1,6 @@
-//! The log line and counter of each request to an administrator route: who did what, with which outcome. Never a token.
+//! The log line and counter of each request to an administrator route: who did what, with which outcome. Never a
+//! token or an address.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::RawPathParams;
@@ -90,7 +90,6 @@ impl AdminMetrics {
 #[derive(Debug)]
 pub(super) struct RequestRecord {
     pub(super) principal: Option<Principal>,
-    pub(super) client: IpAddr,
     pub(super) method: &'static str,
     pub(super) route: Arc<str>,
     pub(super) resource: Option<String>,
@@ -103,14 +102,12 @@ impl RequestRecord {
     /// Creates the record of a request before its authorization.
     pub(super) fn new(
         metrics: &AdminMetrics,
-        client: IpAddr,
         method: &Method,
         route: &str,
         id: Option<RequestId>,
     ) -> Self {
         Self {
             principal: None,
-            client,
             method: method_label(method),
             route: route.into(),
             resource: None,
@@ -124,8 +121,6 @@ impl RequestRecord {
     pub(super) fn write(&mut self, outcome: RequestOutcome, status: Option<StatusCode>) {
         self.written = true;
         let role = self.principal.as_ref().map(|principal| principal.role().as_str());
-        // The log has the address of an authenticated administrator only.
-        let client = self.principal.as_ref().map(|_| tracing::field::display(self.client));
         self.metrics.requests.with_label_values(&[role.unwrap_or(NO_ROLE), outcome.as_str()]).inc();
         tracing::info!(
             target: ADMIN_TARGET,
@@ -136,7 +131,6 @@ impl RequestRecord {
             resource = self.resource.as_deref(),
             status = status.map(|status| status.as_u16()),
             outcome = outcome.as_str(),
-            client,
             id = self.id.as_ref().map(RequestId::as_str),
         );
     }
@@ -154,6 +148,12 @@ impl Drop for RequestRecord {
 ///
 /// Called for authorized requests only, so that other clients cannot write text into the log.
 pub(super) fn resource(path: &RawPathParams) -> Option<String> {
-    let parts: Vec<String> = path.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    // The ids of all resources have these characters alone; a mail address or a path has others.
+    let is_id = |value: &str| {
+        value.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+    };
+    let shown = |value| if is_id(value) { value } else { "invalid" };
+    let parts: Vec<String> =
+        path.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
     (!parts.is_empty()).then(|| parts.join(" ").chars().take(MAX_RESOURCE_LENGTH).collect())
 }

@@ -25,7 +25,7 @@ settings! {
         /// File or `https` URL of the issuer's public keys (JWKS), read again every five minutes and when a token names
         /// a new key. `http` is accepted from the same machine alone.
         token_keys: Option<KeyLocation> = "identity.token_keys", default "",
-            unit "path or URL", parse key_location;
+            unit "path or URL", parse key_location, secret;
         /// How long a session lasts, after which a code has to be entered again.
         session_lifetime: Duration = "identity.session_lifetime_ms", default "43200000",
             unit "ms", parse parse::positive_duration_ms;

@@ -181,9 +181,21 @@ settings! {
             unit "path", parse parse::optional_path;
         /// Fingerprint that the secret must have, as `ingest` logs it. Needed only where the control topic was lost,
         /// and with it the recorded fingerprint.
-        person_key_fingerprint: Option<String> = "privacy.person_key_fingerprint", default "",
-            unit "fingerprint", parse parse::optional_text;
+        person_key_fingerprint: Option<SecretFingerprint> = "privacy.person_key_fingerprint", default "",
+            unit "fingerprint", parse fingerprint, secret;
     }
+}
+
+/// Parses the fingerprint of a secret. It is never printed: some write the secret itself.
+fn fingerprint(text: &str) -> Result<Option<SecretFingerprint>, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err("expected the 32 hexadecimal digits that `ingest` logs".to_owned());
+    }
+    Ok(Some(SecretFingerprint::from_text(text.to_ascii_lowercase())))
 }
 
 settings! {
@@ -278,9 +290,7 @@ impl StorageConfig {
             sqlite_dir: settings.sqlite_dir,
             max_log_bytes: settings.sqlite_max_log_bytes,
             person_key_secret_file: settings.person_key_secret_file,
-            person_key_fingerprint: settings
-                .person_key_fingerprint
-                .map(|text| SecretFingerprint::from_text(text.to_ascii_lowercase())),
+            person_key_fingerprint: settings.person_key_fingerprint,
         })
     }
 

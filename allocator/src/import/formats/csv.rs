@@ -70,8 +70,10 @@ impl Columns {
     fn parse(header: FileRecord<'_>) -> Result<Self, FileFault> {
         let fault = |detail: String| FileFault::new(header.at.number, detail);
         if header.field(0) != Some("person") {
-            let found = quoted(header.field(0).unwrap_or_default());
-            return Err(fault(format!("the first column must be `person`, not {found}")));
+            // Without a header the field is a person.
+            return Err(fault(
+                "the first line must be a header, with `person` as its first column".into(),
+            ));
         }
         let submission_id = (header.field(1) == Some("submission_id")).then_some(1);
         let first_category = 1 + usize::from(submission_id.is_some());
@@ -105,8 +107,7 @@ impl Columns {
         let id_source = match id {
             "" => IdSource::Line(record.at),
             id => IdSource::Given(
-                Uuid::try_parse(id)
-                    .map_err(|_| format!("submission_id {} is not a UUID", quoted(id)))?,
+                Uuid::try_parse(id).map_err(|_| "submission_id is not a UUID".to_owned())?,
             ),
         };
         let mut shares = Vec::with_capacity(self.categories.len());

@@ -109,7 +109,7 @@ async fn subscribe(url: &RedisUrl) -> Result<(PubSubSink, PubSubStream), RedisCa
     };
     match timeout(CONNECT_TIMEOUT, attempt).await {
         Ok(subscribed) => {
-            subscribed.map_err(|error: redis::RedisError| RedisCallError::Failed(error.to_string()))
+            subscribed.map_err(|error: redis::RedisError| RedisCallError::failed(&error))
         }
         Err(_) => Err(RedisCallError::TimedOut(CONNECT_TIMEOUT)),
     }
