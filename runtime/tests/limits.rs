@@ -72,7 +72,7 @@ struct Fixture {
 
 /// Builds a limited write and a limited read, with one limit.
 fn fixture(limit: &str) -> Fixture {
-    let keys = ["general", "pages", "person", "submissions", "uploads", "sign_in"];
+    let keys = ["general", "pages", "person", "submissions", "uploads", "sign_in", "services"];
     let off = keys.map(|key| (format!("limits.{key}"), "off".to_owned()));
     let only = [
         ("limits.extra".to_owned(), format!("only {limit}")),
@@ -230,12 +230,28 @@ async fn without_the_shared_counters_each_organisation_has_a_share_of_its_own() 
 async fn without_the_shared_counters_a_policy_may_allow_or_refuse() {
     let allowing = fixture("address fixed-window 1/1h on=submission on_outage=allow");
     allowing.shared.away.store(true, Ordering::Relaxed);
+    let allowed = allowing.write().await;
+    assert_eq!(header(&allowed, "ratelimit-policy"), "\"only\";q=1;w=3600;on_outage=allow");
+    assert_eq!((allowed.status().as_u16(), header(&allowed, "ratelimit")), (200, ""));
     assert_eq!(allowing.accepted_of(20).await, 20);
 
     let refusing = fixture("address fixed-window 100/1h on=submission on_outage=refuse");
     refusing.shared.away.store(true, Ordering::Relaxed);
     let refused = refusing.write().await;
     assert_eq!((refused.status().as_u16(), header(&refused, "retry-after")), (503, "1"));
+    assert_eq!(header(&refused, "ratelimit-policy"), "\"only\";q=100;w=3600;on_outage=refuse");
+
+    let mixed = "address fixed-window 1/1h on=submission on_outage=allow, \
+                 other global fixed-window 4/1h on=submission";
+    let mixed = fixture(mixed);
+    mixed.shared.away.store(true, Ordering::Relaxed);
+    let allowed = mixed.write().await;
+    assert_eq!(
+        header(&allowed, "ratelimit-policy"),
+        "\"other\";q=2;w=3600;source=local-share, \"only\";q=1;w=3600;on_outage=allow"
+    );
+    assert!(header(&allowed, "ratelimit").starts_with("\"other\";r=1;t="));
+    assert_eq!(mixed.accepted_of(20).await, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -44,7 +44,7 @@ struct Fixture {
 }
 
 fn limits(max_requests: usize, metrics: &Metrics) -> RequestLimits {
-    let keys = ["general", "pages", "person", "submissions", "uploads", "sign_in"];
+    let keys = ["general", "pages", "person", "submissions", "uploads", "sign_in", "services"];
     let off = keys.map(|key| (format!("limits.{key}"), "off".to_owned()));
     let only = "only address fixed-window 1/1h on=submission".to_owned();
     let settings = Settings::from_pairs(off.into_iter().chain([("limits.extra".to_owned(), only)]));

@@ -34,7 +34,10 @@ settings! {
         /// Limit `sign-in`, of attempts to sign in: as `limits.general`.
         sign_in: Setting = "limits.sign_in", default "address leaky-bucket 10/60s burst=9 on=sign-in",
             unit "limit", parse sign_in;
-        /// Further limits, each a name and then as `limits.general`, for example `api address fixed-window 1000/1h
+        /// Limit `services`, of reads with tokens of services of one organisation: as `limits.general`.
+        services: Setting = "limits.services", default "organisation sliding-window 1000/1h on=read for=trusted",
+            unit "limit", parse services;
+        /// Further limits, each a name and then as `limits.general`, for example `api address fixed-window 5000/1h
         /// on=read`.
         extra: Vec<Policy> = "limits.extra", default "",
             unit "limits", parse extra;
@@ -68,10 +71,20 @@ impl LimitsConfig {
             submissions,
             uploads,
             sign_in,
+            services,
             extra,
             instances,
         } = settings;
-        let named = [general, pages, person, submissions, uploads, sign_in].into_iter().flatten();
+        // The last release had no limit of this name, so one of `limits.extra` may be called so.
+        let is_default = services
+            == PolicySettings::services
+                .default
+                .and_then(|text| self::services(text).ok())
+                .flatten();
+        let services = services
+            .filter(|limit| !is_default || extra.iter().all(|other| other.name != limit.name));
+        let defaults = [general, pages, person, submissions, uploads, sign_in, services];
+        let named = defaults.into_iter().flatten();
         let policies: Vec<Arc<Policy>> = named.chain(extra).map(Arc::new).collect();
         for (index, policy) in policies.iter().enumerate() {
             if policies.iter().take(index).any(|other| other.name == policy.name) {
@@ -115,6 +128,10 @@ fn sign_in(text: &str) -> Result<Setting, String> {
     named("sign-in", text)
 }
 
+fn services(text: &str) -> Result<Setting, String> {
+    named("services", text)
+}
+
 fn extra(text: &str) -> Result<Vec<Policy>, String> {
     let policies = text.split(',').map(str::trim).filter(|policy| !policy.is_empty());
     policies.map(|policy| policy.parse::<Policy>().map_err(|fault| fault.to_string())).collect()
@@ -141,7 +158,8 @@ mod tests {
     #[test]
     fn every_default_parses() {
         let config = defaults(LimitsConfig::read);
-        let expected = ["general", "pages", "person", "submissions", "uploads", "sign-in"];
+        let expected =
+            ["general", "pages", "person", "submissions", "uploads", "sign-in", "services"];
         assert_eq!(names(&config), expected);
     }
 
@@ -150,8 +168,20 @@ mod tests {
         let extra =
             "api address fixed-window 1000/1h on=read, all global leaky-bucket 9/1s on=batch";
         let config = read(&[("limits.general", "off"), ("limits.extra", extra)]).unwrap();
-        let expected = ["pages", "person", "submissions", "uploads", "sign-in", "api", "all"];
+        let expected =
+            ["pages", "person", "submissions", "uploads", "sign-in", "services", "api", "all"];
         assert_eq!(names(&config), expected);
+    }
+
+    #[test]
+    fn a_further_limit_named_services_takes_the_place_of_the_default_one() {
+        let extra = "services organisation fixed-window 5/1h on=read for=trusted";
+        let config = read(&[("limits.extra", extra)]).unwrap();
+        let services: Vec<_> = config.policies.iter().filter(|p| &*p.name == "services").collect();
+        assert_eq!((services.len(), services[0].quota.limit()), (1, 5));
+        let own = ("limits.services", "organisation fixed-window 9/1h on=read for=trusted");
+        let error = read(&[("limits.extra", extra), own]).unwrap_err();
+        assert!(error.contains("`services`"), "{error}");
     }
 
     #[test]

@@ -106,7 +106,7 @@ struct Ticket {
 /// The outcome of a charge.
 #[derive(Debug, Clone)]
 enum Charged {
-    /// No policy is shown: none applies, the counters are unreachable, or the request is shed.
+    /// No policy is shown: none applies, or the request is shed.
     Unlimited,
     /// The outcome of the policies.
     Verdict(Verdict),
@@ -159,13 +159,7 @@ impl LimitTicket {
             self.settle(Charged::Unlimited);
             return Ok(());
         }
-        let verdict = match limits.charge_write(applicable, people, items).await {
-            Ok(verdict) => verdict,
-            Err(problem) => {
-                self.settle(Charged::Unlimited);
-                return Err(problem);
-            }
-        };
+        let verdict = limits.charge_write(applicable, people, items).await;
         let refusal = verdict.as_ref().and_then(Verdict::problem);
         self.settle(verdict.map_or(Charged::Unlimited, Charged::Verdict));
         refusal.map_or(Ok(()), Err)
@@ -209,7 +203,7 @@ fn extract_ticket<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T, 
     parts.extensions.get::<T>().cloned().ok_or_else(|| {
         // No path: it names persons.
         let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
-        tracing::error!(method = %parts.method, route, "route has a limit ticket but no limits");
+        tracing::error!(route, "route has a limit ticket but no limits");
         Problem::new(ProblemKind::Internal)
     })
 }

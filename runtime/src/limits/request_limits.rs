@@ -20,7 +20,7 @@ use crate::metrics::{Metrics, MetricsError};
 use crate::principal::Authenticator;
 use crate::problem::{Problem, ProblemKind};
 
-/// `Retry-After` of a request that is shed, or refused because the shared counters are unreachable.
+/// `Retry-After` of a request that is shed.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The rate limits of a process. Cheap to clone.
@@ -147,24 +147,21 @@ impl RequestLimits {
     }
 
     /// Charges a write to the shared counters, in one call; `None` if no policy applies.
-    ///
-    /// # Errors
-    /// If the shared counters are unreachable and a policy refuses then.
     pub(super) async fn charge_write(
         &self,
         applicable: &Applicable,
         people: &[(PersonHash, u32)],
         items: u32,
-    ) -> Result<Option<Verdict>, Problem> {
+    ) -> Option<Verdict> {
         let charges = applicable.charges(people, items);
         if charges.is_empty() {
-            return Ok(None);
+            return None;
         }
         if let Some(refused) = self.find_denial_of(&charges) {
-            return Ok(Some(refused));
+            return Some(refused);
         }
         let asked_at = Instant::now();
-        match self.0.shared.charge(&charges).await {
+        let verdict = match self.0.shared.charge(&charges).await {
             Ok(statuses) => {
                 if self.0.metrics.unreachable.get() != 0 {
                     tracing::info!("rate limit counters are reachable again");
@@ -173,7 +170,7 @@ impl RequestLimits {
                 if !is_within_all(&statuses) {
                     self.0.denials.remember(&charges, &statuses, asked_at);
                 }
-                Ok(Some(self.counted(Verdict::new(&charges, statuses, Source::Regular))))
+                Verdict::new(&charges, statuses, Source::Regular)
             }
             Err(error) => {
                 if self.0.metrics.unreachable.get() == 0 {
@@ -182,32 +179,41 @@ impl RequestLimits {
                 self.0.metrics.unreachable.set(1);
                 self.charge_without_shared(charges)
             }
-        }
+        };
+        Some(self.counted(verdict))
     }
 
-    /// Decides as each policy says for an outage.
-    fn charge_without_shared(&self, mut charges: Vec<Charge>) -> Result<Option<Verdict>, Problem> {
+    /// Decides as each policy says for an outage. Nothing is charged if one of them refuses.
+    fn charge_without_shared(&self, mut charges: Vec<Charge>) -> Verdict {
         for charge in &mut charges {
             self.0.metrics.count_outage(&charge.policy);
             charge.quota = charge.quota.share(self.0.instances);
         }
-        if charges.iter().any(|charge| charge.policy.outage == OutageMode::Refuse) {
-            return Err(Problem::new(ProblemKind::Unavailable)
-                .detail("the limits of requests cannot be checked now; nothing was accepted")
-                .retry_after(RETRY_AFTER));
+        let refusing = policies_with(&charges, OutageMode::Refuse);
+        if !refusing.is_empty() {
+            return Verdict::new(&[], Vec::new(), Source::LocalShare).with_uncounted(refusing);
         }
+        let allowing = policies_with(&charges, OutageMode::Allow);
         charges.retain(|charge| charge.policy.outage == OutageMode::LocalShare);
-        if charges.is_empty() {
-            return Ok(None);
-        }
         let statuses = self.0.fallback.charge(&charges);
-        Ok(Some(self.counted(Verdict::new(&charges, statuses, Source::LocalShare))))
+        Verdict::new(&charges, statuses, Source::LocalShare).with_uncounted(allowing)
     }
 
     fn counted(&self, verdict: Verdict) -> Verdict {
         self.0.metrics.count(&verdict);
         verdict
     }
+}
+
+/// Returns the policies of the charges that have an outage mode, each once.
+fn policies_with(charges: &[Charge], mode: OutageMode) -> Vec<Arc<Policy>> {
+    let mut policies: Vec<Arc<Policy>> = Vec::new();
+    for Charge { policy, .. } in charges {
+        if policy.outage == mode && policies.iter().all(|other| other.name != policy.name) {
+            policies.push(Arc::clone(policy));
+        }
+    }
+    policies
 }
 
 impl std::fmt::Debug for RequestLimits {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::counters::Charge;
-use super::policy::Policy;
+use super::policy::{OutageMode, Policy};
 use super::quota::{Quota, QuotaDecision, QuotaStatus};
 use crate::problem::{Problem, ProblemKind};
 
@@ -31,6 +31,9 @@ pub(crate) fn copy_limit_headers(from: &HeaderMap, to: &mut HeaderMap) {
     }
 }
 
+/// `Retry-After` of a request that is refused because the shared counters are unreachable.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// Maximum number of policies that a response shows: a batch has a counter for each person.
 const MAX_SHOWN: usize = 8;
 
@@ -48,6 +51,8 @@ pub(crate) enum Source {
 pub(crate) struct Verdict {
     outcomes: Vec<Outcome>,
     source: Source,
+    /// The policies that do not count while the shared counters are unreachable: each allows or refuses every request.
+    uncounted: Vec<Arc<Policy>>,
 }
 
 #[derive(Debug, Clone)]
@@ -66,7 +71,14 @@ impl Verdict {
             status,
             cost: charge.cost,
         };
-        Self { outcomes: charges.iter().zip(statuses).map(outcome).collect(), source }
+        let outcomes = charges.iter().zip(statuses).map(outcome).collect();
+        Self { outcomes, source, uncounted: Vec::new() }
+    }
+
+    /// Adds policies that do not count while the shared counters are unreachable.
+    pub(crate) fn with_uncounted(mut self, policies: Vec<Arc<Policy>>) -> Self {
+        self.uncounted = policies;
+        self
     }
 
     /// Returns each policy, and whether the request is within its quota.
@@ -78,6 +90,12 @@ impl Verdict {
 
     /// Returns the problem of a refused request; `None` if it is allowed.
     pub(crate) fn problem(&self) -> Option<Problem> {
+        if self.uncounted.iter().any(|policy| policy.outage == OutageMode::Refuse) {
+            let problem = Problem::new(ProblemKind::Unavailable)
+                .detail("the limits of requests cannot be checked now; nothing was accepted")
+                .retry_after(RETRY_AFTER);
+            return Some(self.shown_on(problem));
+        }
         let refused = |outcome: &&Outcome| outcome.status.decision != QuotaDecision::Allowed;
         let refusals: Vec<&Outcome> = self.outcomes.iter().filter(refused).collect();
         let first = refusals.first()?;
@@ -107,44 +125,36 @@ impl Verdict {
                     .retry_after(Duration::from_millis(waits_ms.max().unwrap_or_default()))
             }
         };
+        Some(self.shown_on(problem))
+    }
+
+    fn shown_on(&self, problem: Problem) -> Problem {
         let mut headers = HeaderMap::new();
         self.add_to(&mut headers);
         let add = |problem: Problem, (name, value): (&HeaderName, &HeaderValue)| {
             problem.header(name.clone(), value.clone())
         };
-        Some(headers.iter().fold(problem, add))
+        headers.iter().fold(problem, add)
     }
 
     /// Adds the headers that show every policy. `X-RateLimit-*` show the one with the least left.
     pub(crate) fn add_to(&self, headers: &mut HeaderMap) {
-        let Some(strictest) = self.outcomes.iter().min_by(|one, other| one.compare(other)) else {
-            return;
-        };
+        let strictest = self.outcomes.iter().min_by(|one, other| one.compare(other));
         let mut shown: Vec<&Outcome> = Vec::with_capacity(MAX_SHOWN);
-        for outcome in std::iter::once(strictest).chain(&self.outcomes) {
+        for outcome in strictest.into_iter().chain(&self.outcomes) {
             let is_shown = shown.iter().any(|other| other.policy.name == outcome.policy.name);
             if !is_shown && shown.len() < MAX_SHOWN {
                 shown.push(outcome);
             }
         }
         let (mut policies, mut limits) = (String::new(), String::new());
-        for (index, outcome) in shown.into_iter().enumerate() {
-            let separator = if index > 0 { ", " } else { "" };
-            let Outcome { policy, quota, status, .. } = outcome;
-            // Writing to a String cannot fail.
-            let _ = write!(
-                policies,
-                "{separator}\"{}\";q={};w={}",
-                policy.name,
-                quota.limit(),
-                seconds(quota.window_ms())
-            );
-            if quota.capacity() != u64::from(quota.limit()) {
-                let _ = write!(policies, ";burst={}", quota.burst());
-            }
+        for Outcome { policy, quota, status, .. } in &shown {
+            write_policy(&mut policies, &policy.name, *quota);
             if self.source == Source::LocalShare {
                 policies.push_str(";source=local-share");
             }
+            let separator = if limits.is_empty() { "" } else { ", " };
+            // Writing to a String cannot fail.
             let _ = write!(
                 limits,
                 "{separator}\"{}\";r={};t={}",
@@ -153,14 +163,13 @@ impl Verdict {
                 seconds(status.reset_ms)
             );
         }
-        // Names of policies are visible ASCII without quotes.
-        if let (Ok(policies), Ok(limits)) =
-            (HeaderValue::try_from(policies), HeaderValue::try_from(limits))
-        {
-            headers.insert(RATE_LIMIT_POLICY, policies);
-            headers.insert(RATE_LIMIT, limits);
+        for policy in self.uncounted.iter().take(MAX_SHOWN - shown.len()) {
+            write_policy(&mut policies, &policy.name, policy.quota);
+            let _ = write!(policies, ";on_outage={}", policy.outage.name());
         }
-        let Outcome { quota, status, .. } = strictest;
+        insert_text(headers, RATE_LIMIT_POLICY, policies);
+        let Some(Outcome { quota, status, .. }) = strictest else { return };
+        insert_text(headers, RATE_LIMIT, limits);
         headers.insert(X_RATE_LIMIT_LIMIT, HeaderValue::from(quota.capacity()));
         headers.insert(X_RATE_LIMIT_REMAINING, HeaderValue::from(status.remaining));
         headers.insert(X_RATE_LIMIT_RESET, HeaderValue::from(seconds(status.reset_ms)));
@@ -177,6 +186,27 @@ impl Outcome {
         is_allowed(self)
             .cmp(&is_allowed(other))
             .then_with(|| part(self, other).cmp(&part(other, self)))
+    }
+}
+
+/// Appends a policy to the list in `RateLimit-Policy`.
+fn write_policy(list: &mut String, name: &str, quota: Quota) {
+    let separator = if list.is_empty() { "" } else { ", " };
+    let (limit, window) = (quota.limit(), seconds(quota.window_ms()));
+    // Writing to a String cannot fail.
+    let _ = write!(list, "{separator}\"{name}\";q={limit};w={window}");
+    if quota.capacity() != u64::from(limit) {
+        let _ = write!(list, ";burst={}", quota.burst());
+    }
+}
+
+/// Inserts a header that is not empty. Names of policies are visible ASCII without quotes.
+fn insert_text(headers: &mut HeaderMap, name: HeaderName, text: String) {
+    if text.is_empty() {
+        return;
+    }
+    if let Ok(value) = HeaderValue::try_from(text) {
+        headers.insert(name, value);
     }
 }
 
