@@ -9,6 +9,20 @@
 //! What a client can make the store do is bounded: concurrent reads (`read_limit`, `history`), waiting reads
 //! (`client_limit`, `log_ends`), streams (`answer_streams`), downloads (`downloads`), and recounts (`tiers::recount`).
 //!
+//! | module | owns |
+//! |---|---|
+//! | `routes` | requests and responses, one file or folder per route |
+//! | `aggregate_reader`, `answer` | the answer that everyone wants: read, and rendered |
+//! | `tiers`, `tier_chain`, `tier_query` | the sources of answers, and asking them in order |
+//! | `read_policy`, `breaker`, `single_flight` | which tier is asked, and how often |
+//! | `refresher`, `answer_streams` | keeping memory current, and sending each newer answer |
+//! | `person_reader`, `person_store`, `history`, `downloads` | what is read besides aggregates |
+//! | `consistency`, `log_ends`, `wait_limits` | "at least my submission", and who may wait for it |
+//! | `read_limit`, `client_limit` | bounds of reads, of waiting reads and of streams |
+//! | `active_generation`, `registry` | which generation is active |
+//! | `site`, `parameters`, `rfc3339`, `no_answer` | what several routes share |
+//! | `readiness`, `metrics`, `config` | health, counts and settings |
+//!
 //! This crate does not fold records. It writes the jobs that administrators submit, and forgets the persons of a closed
 //! budget (`routes::admin::forget`).
 

@@ -12,7 +12,7 @@ use runtime::problem::{Problem, ProblemKind};
 
 use super::read_request::ReadRequest;
 use super::response::{
-    cacheable_as, keep_from_caches, note_preference, note_source, note_surrogate_key,
+    cacheable_once, keep_from_caches, note_preference, note_source, note_surrogate_key,
 };
 use super::{ApiState, no_answer};
 use crate::answer::Rendered;
@@ -71,8 +71,7 @@ pub(super) async fn of_budgets(
             false => reading.aged.answer.plain(),
         })
         .collect();
-    // Made for this request alone, so compressing it would not pay.
-    let mut response = cacheable_as(&parts.headers, combine(&rendered).plain());
+    let mut response = cacheable_once(&parts.headers, &combine(&rendered)).await;
     // The combined answer has the age of the oldest part and the source that is farthest down the tier chain. Those of
     // withheld parts depend on when submissions were published.
     let shown = || readings.iter().filter(|reading| !reading.aged.answer.is_withheld());

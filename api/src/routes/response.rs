@@ -34,31 +34,43 @@ pub(super) const REVALIDATE: HeaderValue =
 
 /// Builds a response with the answer in the form that the client likes best, or `304` when the client has it already.
 pub(super) fn cacheable(request: &HeaderMap, rendered: &Rendered) -> Response {
-    let mut response = cacheable_as(request, rendered.accepted_by(request));
-    response.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
+    let form = rendered.accepted_by(request);
+    if has_already(request, &form.etag) { not_modified(form.etag) } else { complete(form) }
+}
+
+/// As [`cacheable`], for an answer that was rendered for this request alone.
+pub(super) async fn cacheable_once(request: &HeaderMap, rendered: &Rendered) -> Response {
+    let coding = rendered.accepted_coding(request);
+    let etag = coding.etag(&rendered.etag);
+    if has_already(request, &etag) {
+        return not_modified(etag);
+    }
+    complete(rendered.compressed_once(coding).await)
+}
+
+fn complete(form: Representation) -> Response {
+    let mut response = Response::new(Body::from(form.body));
+    // Also for the headers of the request layer.
+    response.headers_mut().reserve(12);
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    if let Some(coding) = form.coding.header_value() {
+        response.headers_mut().insert(CONTENT_ENCODING, coding);
+    }
+    note_version(response.headers_mut(), form.etag);
     response
 }
 
-/// Builds a response with one form of the answer, or `304` when the client has that already.
-pub(super) fn cacheable_as(request: &HeaderMap, form: Representation<'_>) -> Response {
-    let mut response = if has_already(request, &form.etag) {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response
-    } else {
-        let mut response = Response::new(Body::from(form.body.clone()));
-        // Also for the headers of the request layer.
-        response.headers_mut().reserve(12);
-        response.headers_mut().insert(CONTENT_TYPE, JSON);
-        if let Some(coding) = form.coding.header_value() {
-            response.headers_mut().insert(CONTENT_ENCODING, coding);
-        }
-        response
-    };
-    let headers = response.headers_mut();
-    headers.insert(ETAG, form.etag);
-    headers.insert(CACHE_CONTROL, PUBLIC);
+fn not_modified(etag: HeaderValue) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    note_version(response.headers_mut(), etag);
     response
+}
+
+fn note_version(headers: &mut HeaderMap, etag: HeaderValue) {
+    headers.insert(ETAG, etag);
+    headers.insert(CACHE_CONTROL, PUBLIC);
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
 }
 
 /// Marks an answer that counts a certain submission, or waited for it: the next reader asks for another one.

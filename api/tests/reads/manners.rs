@@ -20,22 +20,24 @@ async fn each_compressed_form_of_an_answer_is_smaller_and_is_revalidated_by_its_
     town.categories.iter_mut().for_each(|category| category.name = "long ".repeat(40));
     server.definitions.put(town);
     server.commit("town", &[(0, [2_500, 7_500])]);
-    let (plain_headers, plain) = bytes(&server, AGGREGATE, "identity").await;
-    assert!(!plain_headers.contains_key("content-encoding"));
-    for coding in ["gzip", "br", "zstd"] {
-        let (headers, body) = bytes(&server, AGGREGATE, coding).await;
-        assert_eq!(headers["content-encoding"], coding);
-        assert_eq!(headers["vary"], "accept-encoding");
-        assert_eq!(headers["content-length"], body.len().to_string());
-        assert!(body.len() < plain.len() / 2, "{coding}: {} of {}", body.len(), plain.len());
-        assert_ne!(headers["etag"], plain_headers["etag"]);
-        let etag = headers["etag"].to_str().unwrap();
-        let same = [("accept-encoding", coding), ("if-none-match", etag)];
-        let again = server.get_with(AGGREGATE, &same).await;
-        assert_eq!((again.status.as_u16(), again.header("etag")), (304, etag), "{coding}");
-        assert_eq!(again.header("vary"), "accept-encoding");
-        let other = [("accept-encoding", "identity"), ("if-none-match", etag)];
-        assert_eq!(server.get_with(AGGREGATE, &other).await.status, 200, "{coding}");
+    for path in [AGGREGATE, "/v1/aggregates?budget=town&include=distribution"] {
+        let (plain_headers, plain) = bytes(&server, path, "identity").await;
+        assert!(!plain_headers.contains_key("content-encoding"));
+        for coding in ["gzip", "br", "zstd"] {
+            let (headers, body) = bytes(&server, path, coding).await;
+            assert_eq!(headers["content-encoding"], coding);
+            assert_eq!(headers["vary"], "accept-encoding");
+            assert_eq!(headers["content-length"], body.len().to_string());
+            assert!(body.len() < plain.len() / 2, "{coding}: {} of {}", body.len(), plain.len());
+            assert_ne!(headers["etag"], plain_headers["etag"]);
+            let etag = headers["etag"].to_str().unwrap();
+            let same = [("accept-encoding", coding), ("if-none-match", etag)];
+            let again = server.get_with(path, &same).await;
+            assert_eq!((again.status.as_u16(), again.header("etag")), (304, etag), "{coding}");
+            assert_eq!(again.header("vary"), "accept-encoding");
+            let other = [("accept-encoding", "identity"), ("if-none-match", etag)];
+            assert_eq!(server.get_with(path, &other).await.status, 200, "{coding}");
+        }
     }
 }
 
