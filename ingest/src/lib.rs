@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `routes` | one file per route |
 //! | `parse` | bodies to domain values, reporting every fault at once |
-//! | `media_type`, `idempotency_key` | what the headers of a request say of its body and its id |
+//! | `media_type`, `idempotency_key`, `preconditions` | body type, submission id and conditions of a request |
 //! | `response`, `problems` | bodies and problem documents that several routes share |
 //! | `service`, `deps` | the checks that all routes share, and the handles that they use |
 //! | `charge` | what a request costs of the rate limits |
@@ -39,6 +39,7 @@ mod metrics;
 mod parse;
 mod pending;
 mod people_cap;
+mod preconditions;
 mod problems;
 mod readiness;
 mod refused_partitions;

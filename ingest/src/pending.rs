@@ -1,12 +1,14 @@
 //! A validated submission on its way to the log, and the outcome of appending it.
 
-use schemas::{PublishStep, RecordAddress, SignalOrigin, Submission};
+use schemas::{PublishStep, RecordAddress, SignalOrigin, Submission, SubmissionId};
 use storage::idempotency::{AttemptOutcome, IdempotentSubmission};
 
 /// A validated submission that is ready to be appended.
 #[derive(Debug, Clone)]
 pub(crate) struct PendingSubmission {
     pub submission: Submission,
+    /// The submission's id as its client knows it. The record may have a digest of it instead.
+    pub id: SubmissionId,
     /// Whether the client chose the submission id. Server-generated ids are unique and skip the idempotency lookup.
     pub client_supplied_id: bool,
     /// The publish step of the budget's rules.

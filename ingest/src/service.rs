@@ -176,11 +176,20 @@ impl IngestService {
     ) -> (PendingSubmission, PersonId) {
         let client_supplied_id = parsed.id.is_some();
         let id = parsed.id.unwrap_or_else(new_submission_id);
-        let person = parsed.person.unwrap_or_else(|| PersonId::anonymous(id));
+        let (person, recorded_id) = match parsed.person {
+            Some(person) => (person, id),
+            None => {
+                let person = PersonId::anonymous(id);
+                // The id is the person's, and the log has no person's id.
+                let recorded_id = persons.submission_id(Some(&person), &id.to_string());
+                (person, recorded_id)
+            }
+        };
         let action = Action::Allocate(parsed.allocation);
-        let submission = submission(budget, persons.key(&person), id, action, now_ms);
+        let submission = submission(budget, persons.key(&person), recorded_id, action, now_ms);
         let pending = PendingSubmission {
             submission,
+            id,
             client_supplied_id,
             publish_step: budget.publish_step(),
             max_people: budget.max_people,
@@ -207,6 +216,7 @@ impl IngestService {
         let submission = submission(budget, person, id, Action::Withdraw, now_ms);
         Ok(PendingSubmission {
             submission,
+            id,
             client_supplied_id,
             publish_step: budget.publish_step(),
             max_people: None,

@@ -34,8 +34,8 @@ impl BudgetPersonHasher {
         PersonKey::from_bytes(self.digest(&[person.key_input()]))
     }
 
-    /// Derives a submission id from an `Idempotency-Key` that is not a UUID. The same key of the same person gives the
-    /// same id; one without a person is shared by everyone who sends the key.
+    /// Derives a submission id from an `Idempotency-Key` that is not a UUID, or from an id that must not be in the log.
+    /// The same key of the same person gives the same id; one without a person is shared by everyone who sends the key.
     pub fn submission_id(&self, person: Option<&PersonId>, idempotency_key: &str) -> SubmissionId {
         // The separators distinguish these from person keys, and one from the other: person ids have no control
         // characters.

@@ -97,6 +97,7 @@ mod tests {
             action,
         };
         PendingSubmission {
+            id: submission.id,
             submission,
             client_supplied_id,
             publish_step: PublishStep::ONE,

@@ -17,6 +17,7 @@ use crate::idempotency_key::IdempotencyKey;
 use crate::media_type::RequireJson;
 use crate::parse::{self, ParsedSubmission};
 use crate::pending::{AppendOutcome, PendingSubmission};
+use crate::preconditions::Preconditions;
 use crate::response::{AcceptedSubmission, PersonPath};
 use crate::service::IngestService;
 use crate::signals::RequestOrigin;
@@ -93,14 +94,16 @@ pub(super) async fn submit_own(
     Path(budget): Path<String>,
     presented: PresentedCredentials,
     _: RequireJson,
-    key: IdempotencyKey,
+    (conditions, key): (Preconditions, IdempotencyKey),
     (origin, ticket): (RequestOrigin, LimitTicket),
     body: Bytes,
 ) -> Result<Response, Problem> {
     respond_to(&service, (&origin, &ticket), &budget, &key, |budget| {
         let person_scope = service.person_scope(budget, &presented)?;
         person_scope.own_person()?;
-        parse_as(&person_scope, budget, &body)
+        let parsed = parse_as(&person_scope, budget, &body)?;
+        conditions.refuse_any()?;
+        Ok(parsed)
     })
     .await
 }
@@ -170,7 +173,7 @@ pub(super) async fn append(
 ) -> Result<Response, Problem> {
     let prepare = |budget: &Budget| {
         let (pending, person) = prepare(budget)?;
-        let id = pending.submission.id;
+        let id = pending.id;
         Ok(Prepared { submissions: vec![pending], items: 1, rest: (person, id) })
     };
     let appended = async {

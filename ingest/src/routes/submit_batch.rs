@@ -126,7 +126,7 @@ fn prepare(
             Ok(parsed) => {
                 let (pending, _) =
                     service.pending_submission((budget, &persons), parsed, None, now_ms);
-                let id = pending.submission.id;
+                let id = pending.id;
                 submissions.push(pending);
                 // Replaced by the outcome of the append.
                 ItemResult::Appended(id, AppendOutcome::Unknown)

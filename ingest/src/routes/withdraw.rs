@@ -12,6 +12,7 @@ use schemas::{Budget, PersonId};
 
 use super::submit::append;
 use crate::idempotency_key::IdempotencyKey;
+use crate::preconditions::Preconditions;
 use crate::response::PersonPath;
 use crate::service::IngestService;
 use crate::signals::RequestOrigin;
@@ -40,10 +41,10 @@ pub(super) async fn withdraw(
     State(service): State<Arc<IngestService>>,
     Path((budget, person)): Path<(String, String)>,
     presented: PresentedCredentials,
-    key: IdempotencyKey,
+    (conditions, key): (Preconditions, IdempotencyKey),
     (origin, ticket): (RequestOrigin, LimitTicket),
 ) -> Result<Response, Problem> {
-    withdraw_person(&service, (&origin, &ticket), &budget, &key, |budget| {
+    withdraw_person(&service, (&origin, &ticket), &budget, (&conditions, &key), |budget| {
         named(&service, budget, &presented, &person)
     })
     .await
@@ -74,10 +75,10 @@ pub(super) async fn withdraw_person_named_batch(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,
     presented: PresentedCredentials,
-    key: IdempotencyKey,
+    (conditions, key): (Preconditions, IdempotencyKey),
     (origin, ticket): (RequestOrigin, LimitTicket),
 ) -> Result<Response, Problem> {
-    withdraw_person(&service, (&origin, &ticket), &budget, &key, |budget| {
+    withdraw_person(&service, (&origin, &ticket), &budget, (&conditions, &key), |budget| {
         named(&service, budget, &presented, "batch")
     })
     .await
@@ -108,10 +109,10 @@ pub(super) async fn withdraw_own(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,
     presented: PresentedCredentials,
-    key: IdempotencyKey,
+    (conditions, key): (Preconditions, IdempotencyKey),
     (origin, ticket): (RequestOrigin, LimitTicket),
 ) -> Result<Response, Problem> {
-    withdraw_person(&service, (&origin, &ticket), &budget, &key, |budget| {
+    withdraw_person(&service, (&origin, &ticket), &budget, (&conditions, &key), |budget| {
         if budget.identity.is_named_by_client() {
             return named(&service, budget, &presented, "me");
         }
@@ -140,12 +141,13 @@ async fn withdraw_person(
     service: &IngestService,
     (origin, ticket): (&RequestOrigin, &LimitTicket),
     budget: &str,
-    key: &IdempotencyKey,
+    (conditions, key): (&Preconditions, &IdempotencyKey),
     person: impl Fn(&Budget) -> Result<(PersonId, PersonPath), Problem>,
 ) -> Result<Response, Problem> {
     let budget = service.open_budget(budget);
     let prepare = |budget: &Budget| {
         let (person, path) = person(budget)?;
+        conditions.refuse_any()?;
         let id = key.submission_id(None, budget, Some(&person), &service.person_secret)?;
         let now_ms = now_ms();
         let origin = service.origin(budget, origin, now_ms);

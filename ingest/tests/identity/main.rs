@@ -76,6 +76,25 @@ async fn a_cookie_does_not_suffice_for_another_sites_page_and_tells_it_nothing()
 }
 
 #[tokio::test]
+async fn a_conditional_write_of_the_own_submission_is_refused_and_appends_nothing() {
+    let service = Service::new(IdentityRule::Anonymous);
+    let own = bearer(&service.session(&[], "{}").await);
+    let logged = service.harness.log.records.lock().len();
+    for method in [Method::PUT, Method::DELETE] {
+        for condition in [("if-match", "*"), ("if-none-match", "*")] {
+            let headers = [("authorization", own.as_str()), condition];
+            let refused = service.send(method.clone(), ME, &headers, ALLOCATION).await;
+            refused.problem(412, "precondition-failed");
+            let stranger = service.send(method.clone(), ME, &[condition], ALLOCATION).await;
+            stranger.problem(401, "unauthorized");
+        }
+    }
+    assert_eq!(service.harness.log.records.lock().len(), logged);
+    let headers = [("authorization", own.as_str())];
+    service.send(Method::PUT, ME, &headers, ALLOCATION).await.accepted();
+}
+
+#[tokio::test]
 async fn a_person_acts_for_nobody_else_and_without_credentials_nobody_acts() {
     for rule in [IdentityRule::Anonymous, IdentityRule::Code, IdentityRule::Token] {
         let service = Service::new(rule);

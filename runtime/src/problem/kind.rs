@@ -41,7 +41,7 @@ pub enum ProblemKind {
     Forgotten,
     /// The requested submission is not counted yet.
     NotYetVisible,
-    /// A precondition of the request does not hold.
+    /// A precondition of the request does not hold, or cannot be checked.
     PreconditionFailed,
     /// The allocation breaks a rule.
     InvalidAllocation,
@@ -175,7 +175,8 @@ impl ProblemKind {
                 "The submission in `Consistency-Token` or `at_least` was accepted, but the readable results do not count \
                  it yet. Repeat the request, or let it wait with `Prefer: wait=N` (seconds)."),
             Self::PreconditionFailed => ("precondition-failed", StatusCode::PRECONDITION_FAILED, "Precondition failed",
-                "A condition in the request's headers does not hold. Read the current state and decide again."),
+                "A condition in the request's headers does not hold, or cannot be checked. Read the current state \
+                 and decide again; or, where it cannot be checked, send the request without the condition."),
             Self::ContentTooLarge => ("content-too-large", StatusCode::PAYLOAD_TOO_LARGE, "Body too large",
                 "The body exceeds the size limit. Nothing was accepted. Split it into several requests."),
             Self::UriTooLong => ("uri-too-long", StatusCode::URI_TOO_LONG, "URI too long",
