@@ -23,12 +23,14 @@
 //! | [`patient`] | a client and a reader that retry each failed request once |
 //! | [`mod@chaos`] | seeded faults over a seeded load, with a verdict |
 //! | [`roll`] | rolling a loaded stack between two releases, forward and back |
+//! | [`documents`] | the commands that the documents show |
 //! | [`ownership_gaps`] | how long partitions have no active owner |
 //! | [`mod@bench`] | the benchmark |
 
 pub mod audit;
 pub mod bench;
 pub mod chaos;
+pub mod documents;
 pub mod embedded;
 pub mod event_stream;
 pub mod gateway;

@@ -255,6 +255,16 @@ impl Tables {
         Ok(())
     }
 
+    /// Runs a statement of an operator, whose tables are those of this keyspace, and returns the number of rows.
+    ///
+    /// # Errors
+    /// When the server refuses the statement.
+    pub async fn count_rows(&self, statement: &str) -> Result<usize> {
+        let statement = statement.replace(" FROM ", &format!(" FROM {}.", self.keyspace));
+        let rows = self.session.query_unpaged(statement, ()).await?.into_rows_result()?;
+        Ok(rows.rows_num())
+    }
+
     async fn table_names(&self) -> Result<Vec<String>> {
         let tables = self
             .session

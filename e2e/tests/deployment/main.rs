@@ -5,6 +5,7 @@
 
 mod code;
 mod compose;
+mod documents;
 mod gateway;
 mod mutants;
 mod observability;
