@@ -1,5 +1,19 @@
 //! Everything that crosses a process boundary: the Kafka record, CQL tables, Redis keys and Lua script, and the domain
 //! types they carry. Only values: no I/O, no clock, no configuration.
+//!
+//! | modules | own |
+//! |---|---|
+//! | `budget`, `category`, `presentation`, `defaults`, `publish_step`, `stored_budget`, `text` | budget definitions, also those of newer releases |
+//! | `allocation`, `submission`, `submission_id`, `record`, `receipt` | a submission, and its record in the log |
+//! | `person`, `person_salt`, `budget_person_hasher` | pseudonymous persons |
+//! | `log`, `partition`, `position`, `closing` | logs, their partitions, and the markers in them |
+//! | `totals`, `statistics`, `row`, `people_digest`, `history` | what the fold derives |
+//! | `generation`, `registry`, `term`, `version`, `report`, `owner_name` | which derivation is shown, and who makes it |
+//! | `annulment` and its four neighbours, `signal` | fraud: what is noticed, and what is done |
+//! | `one_time_code`, `revoked_codes`, `serial_set` | codes |
+//! | `job`, `export` | background tasks and their files |
+//! | `cql`, `redis`, `proto` | tables, keys with their scripts, and messages |
+//! | `message_pack`, `fnv`, `rfc3339`, `stored` | formats |
 
 mod allocation;
 mod annulment;
