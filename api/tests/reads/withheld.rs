@@ -219,8 +219,8 @@ fn without_random(text: &str) -> String {
     let parts = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric() && c != '-');
     let parts = parts.map(|part| {
         let end = part.trim_end_matches(|c: char| !c.is_ascii_alphanumeric() && c != '-').len();
-        // The lowest version looks like an id, and must be the same everywhere.
-        match is_id(&part[..end]) && !part.starts_with("0000") {
+        // The lowest version looks like an id, and must be the same everywhere. A UUID has a hyphen after eight digits.
+        match is_id(&part[..end]) && !part.starts_with("000000000") {
             true => format!("ID{}", &part[end..]),
             false => part.to_owned(),
         }
