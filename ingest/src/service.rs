@@ -176,15 +176,8 @@ impl IngestService {
     ) -> (PendingSubmission, PersonId) {
         let client_supplied_id = parsed.id.is_some();
         let id = parsed.id.unwrap_or_else(new_submission_id);
-        let (person, recorded_id) = match parsed.person {
-            Some(person) => (person, id),
-            None => {
-                let person = PersonId::anonymous(id);
-                // The id is the person's, and the log has no person's id.
-                let recorded_id = persons.submission_id(Some(&person), &id.to_string());
-                (person, recorded_id)
-            }
-        };
+        let person = parsed.person.unwrap_or_else(|| PersonId::anonymous(id));
+        let recorded_id = recorded_id(persons, &person, id);
         let action = Action::Allocate(parsed.allocation);
         let submission = submission(budget, persons.key(&person), recorded_id, action, now_ms);
         let pending = PendingSubmission {
@@ -212,8 +205,10 @@ impl IngestService {
     ) -> Result<PendingSubmission, Problem> {
         let client_supplied_id = id.is_some();
         let id = id.unwrap_or_else(new_submission_id);
-        let person = self.persons(budget)?.key(person);
-        let submission = submission(budget, person, id, Action::Withdraw, now_ms);
+        let persons = self.persons(budget)?;
+        let recorded_id = recorded_id(&persons, person, id);
+        let submission =
+            submission(budget, persons.key(person), recorded_id, Action::Withdraw, now_ms);
         Ok(PendingSubmission {
             submission,
             id,
@@ -233,6 +228,12 @@ fn submission(
     now_ms: u64,
 ) -> Submission {
     Submission { budget: budget.id.clone(), person, id, accepted_at_ms: now_ms, action }
+}
+
+/// Returns the id in the record: a keyed digest of one that is the person's id too, since the log has no person's id.
+fn recorded_id(persons: &BudgetPersonHasher, person: &PersonId, id: SubmissionId) -> SubmissionId {
+    let text = id.to_string();
+    if person.reveal() == text { persons.submission_id(Some(person), &text) } else { id }
 }
 
 fn new_submission_id() -> SubmissionId {

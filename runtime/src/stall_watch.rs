@@ -20,15 +20,15 @@ pub(crate) fn watch(runtime: &Handle) -> io::Result<()> {
     let runtime = runtime.clone();
     let thread = std::thread::Builder::new().name("stall-watch".into());
     thread.spawn(move || {
-        while is_running(&runtime, STALLED_AFTER) {
+        while is_running(&runtime, STALLED_AFTER, || {}) {
             std::thread::sleep(INTERVAL);
         }
     })?;
     Ok(())
 }
 
-/// Waits until the runtime has run a task. `false` if it shuts down.
-fn is_running(runtime: &Handle, stalled_after: Duration) -> bool {
+/// Waits until the runtime has run a task. `false` if it shuts down. Calls `stalled` once that takes too long.
+fn is_running(runtime: &Handle, stalled_after: Duration, stalled: impl FnOnce()) -> bool {
     let (ran, has_run) = sync_channel(1);
     let since = Instant::now();
     runtime.spawn(async move {
@@ -40,6 +40,7 @@ fn is_running(runtime: &Handle, stalled_after: Duration) -> bool {
         Err(RecvTimeoutError::Disconnected) => false,
         Err(RecvTimeoutError::Timeout) => {
             tracing::error!(seconds = stalled_after.as_secs(), "the async runtime has run no task");
+            stalled();
             let is_running = has_run.recv().is_ok();
             tracing::warn!(
                 seconds = since.elapsed().as_secs(),
@@ -60,16 +61,17 @@ mod tests {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let handle = runtime.handle().clone();
-        assert!(is_running(&handle, Duration::from_secs(60)));
+        assert!(is_running(&handle, Duration::from_secs(60), || panic!("it runs")));
         let (unblock, blocked) = sync_channel::<()>(0);
         runtime.spawn(async move { blocked.recv() });
-        let watched = std::thread::spawn({
-            let handle = handle.clone();
-            move || is_running(&handle, Duration::from_millis(1))
-        });
-        unblock.send(()).unwrap();
-        assert!(watched.join().unwrap());
+        let mut was_stalled = false;
+        let stalled = || {
+            was_stalled = true;
+            unblock.send(()).unwrap();
+        };
+        assert!(is_running(&handle, Duration::from_millis(1), stalled));
+        assert!(was_stalled);
         drop(runtime);
-        assert!(!is_running(&handle, Duration::from_secs(60)));
+        assert!(!is_running(&handle, Duration::from_secs(60), || panic!("it has ended")));
     }
 }

@@ -17,6 +17,8 @@ use crate::test_server::*;
 const ME: &str = "/v1/budgets/town/submissions/me";
 const SUBMITTER: &str = "ssssssssssssssssssssssssssssssss";
 const VIEWER: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv";
+const WEBSITE: &str = "wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww";
+const DISPLAY: &str = "dddddddddddddddddddddddddddddddd";
 const COOKIE: (&str, &str) = ("cookie", "allocator_person=a-AAAAAAAAAAAAAAAAAAAAAA");
 
 /// A server with a tokens file and an identity provider.
@@ -30,6 +32,8 @@ fn server_with(rule: IdentityRule, settings: &[(&str, &str)]) -> (TestServer, Te
     let lines = [
         TokensFile::line("import", Role::Submitter, SUBMITTER),
         TokensFile::line("vera", Role::Viewer, VIEWER),
+        TokensFile::line("website", Role::Submitter, WEBSITE) + " organisation=town",
+        TokensFile::line("display", Role::Submitter, DISPLAY) + " organisation=town",
     ];
     std::fs::write(&tokens, lines.join("\n")).unwrap();
     std::fs::write(&keys, provider::key_set()).unwrap();
@@ -253,6 +257,22 @@ async fn reads_of_one_organisation_share_a_limit() {
     assert_eq!([read(&one).await, read(&two).await], [200, 404]);
     assert_eq!([read(&one).await, read(&two).await], [429, 429]);
     assert_eq!(read(&token("s-1", "library")).await, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_of_one_organisation_share_a_thousand_reads_an_hour() {
+    let (server, _dir) = server(IdentityRule::Token);
+    let read = async |token: &str| {
+        let token = format!("Bearer {token}");
+        let remote = ("x-forwarded-for", "192.0.2.1");
+        status(&server, "/v1/budgets", &[("authorization", &token), remote]).await
+    };
+    for _ in 0..1_000 {
+        assert_eq!(read(WEBSITE).await, 200);
+    }
+    assert_eq!([read(WEBSITE).await, read(DISPLAY).await], [429, 429]);
+    // Neither a service without an organisation nor an administrator is counted.
+    assert_eq!([read(SUBMITTER).await, read(VIEWER).await], [200, 200]);
 }
 
 #[tokio::test(start_paused = true)]

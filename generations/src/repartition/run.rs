@@ -110,7 +110,7 @@ impl<OnProgress: Fn(&RepartitionProgress)> Repartition<'_, OnProgress> {
         let source = deps.logs.open(&from.log).await?;
         deps.migrator.create(&record.log, &from.log).await?;
         let target = deps.logs.open_without_archive(&record.log).await?;
-        let copier = deps.migrator.copier(&record.log)?;
+        let copier = deps.migrator.copier(&record.log).await?;
         let mut copy = LogCopy::start(&source, &from.log, copier, &record.log);
         self.wait_until_nearly_caught_up(&source, &mut copy).await?;
         let cutover = self.cut_over(&source, &target, copy);

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
-use schemas::IdentityRule;
+use schemas::{IdentityRule, RecordDecoder, SubmissionId};
 use support::{GOOD, Harness, SUBMISSIONS, key};
 
 const ID: &str = "0198c0de-0000-7000-8000-000000000001";
@@ -162,10 +162,20 @@ async fn an_anonymous_submission_is_a_new_person_whose_location_works() {
     let again = format!(r#"{{"submission_id":"{id}",{}"#, &body[1..]);
     harness.post(SUBMISSIONS, again).await.accepted();
     assert_eq!(harness.logged()[1].0, key(&id), "a retry is the same person");
+    assert_eq!(recorded_id(&harness, 0), recorded_id(&harness, 1), "and the same submission");
     harness.post(SUBMISSIONS, body).await.accepted();
     assert_ne!(harness.logged()[2].0, harness.logged()[0].0);
     harness.delete(&location, &[]).await.accepted();
     assert_eq!(harness.logged()[3], (key(&id), vec![]));
+    // The person's id is the same submission id also where the client names the person.
+    let same_id = [("idempotency-key", id.as_str())];
+    harness.delete(&location, &same_id).await.problem(422, "key-reused");
+}
+
+fn recorded_id(harness: &Harness, index: usize) -> SubmissionId {
+    let record = harness.log.records.lock()[index].clone();
+    let mut decoder = RecordDecoder::default();
+    decoder.decode(record.key.as_bytes(), &record.value).unwrap().submission_id
 }
 
 #[tokio::test]

@@ -99,8 +99,8 @@ impl RequestLimits {
         let mut policies: Vec<Arc<Policy>> =
             self.0.policies.iter().filter(of_class).cloned().collect();
         // Almost no reader has a token: it is looked at only if a policy could apply.
+        let is_trusted = !policies.is_empty() && authenticator.admin().trusts(request);
         if !policies.is_empty() {
-            let is_trusted = authenticator.admin().trusts(request);
             let clients = if is_trusted { ClientClass::Trusted } else { ClientClass::Public };
             policies.retain(|policy| policy.clients == clients);
         }
@@ -115,7 +115,11 @@ impl RequestLimits {
         let organisation = policies
             .iter()
             .any(|policy| policy.scope == Scope::Organisation)
-            .then(|| authenticator.organisation(&request.headers, now_ms() / 1_000))
+            .then(|| match is_trusted {
+                // Persons behind a trusted client are not its organisation.
+                true => authenticator.service_organisation(&request.headers),
+                false => authenticator.organisation(&request.headers, now_ms() / 1_000),
+            })
             .flatten();
         Applicable { class, network, organisation, policies }
     }

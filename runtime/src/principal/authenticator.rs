@@ -97,6 +97,11 @@ impl Authenticator {
         self.0.tokens.as_ref()?.verify(token, now_s).ok()?.organisation.map(Arc::from)
     }
 
+    /// Returns the organisation of a service's token; `None` without one that names an organisation.
+    pub(crate) fn service_organisation(&self, headers: &HeaderMap) -> Option<Arc<str>> {
+        self.0.admin.find_by_token(bearer_token(headers)?)?.service().organisation.clone()
+    }
+
     /// Keeps the identity provider's keys up to date, until `stop`. Does nothing if none is configured.
     pub async fn refresh_keys(self, stop: CancellationToken) {
         if let Some(tokens) = self.0.tokens.clone() {

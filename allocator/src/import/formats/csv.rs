@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(reason("p,,50.001,49.999"), "`a` has more than two decimals: `50.001`");
         assert_eq!(reason("p,,-1,101"), "`a` is not a percentage such as 33.34: `-1`");
         assert_eq!(reason(",,50,50"), "the person must not be empty");
-        assert_eq!(reason("p,x,50,50"), "submission_id `x` is not a UUID");
+        assert_eq!(reason("p,x,50,50"), "submission_id is not a UUID");
         assert_eq!(reason("p,,50"), "has 3 fields, but the header has 4");
     }
 
@@ -224,7 +224,9 @@ mod tests {
     #[test]
     fn an_invalid_header_is_rejected() {
         let fault = |header: &str| rows(header).unwrap_err();
-        assert_eq!(fault("who,a,b"), "line 1: the first column must be `person`, not `who`");
+        let no_header =
+            "line 1: the first line must be a header, with `person` as its first column";
+        assert_eq!(fault("who@example.org,a,b"), no_header);
         assert_eq!(fault("person,a,a"), "line 1: column `a` appears twice");
         assert!(fault("person,A b,c").starts_with("line 1: column `A b` is not a category id"));
         assert!(fault("person,a").contains("has columns for 1 categories"));

@@ -53,14 +53,15 @@ async fn run<T: Send + 'static>(
             // The client is dropped before the permit.
             let _permit = permit;
             let admin: Result<Admin, KafkaError> = client.create();
-            let output = admin.map(|admin| runtime.block_on(requests(&admin)));
-            // The caller may have timed out.
-            let _ = sender.send(output);
+            // The caller may have timed out. It does not wait for the drop of the client.
+            let _ = match &admin {
+                Ok(admin) => sender.send(Ok(runtime.block_on(requests(admin)))),
+                Err(error) => sender.send(Err(error.to_string())),
+            };
         };
         let thread = std::thread::Builder::new().name("kafka-admin".into());
         thread.spawn(run).map_err(|error| error.to_string())?;
-        let output = output.await.map_err(|_| "the thread of the requests has ended".to_owned())?;
-        output.map_err(|error| error.to_string())
+        output.await.map_err(|_| "the thread of the requests has ended".to_owned())?
     };
     let output = timeout(hung_after, run).await;
     output

@@ -86,13 +86,20 @@ impl AppendTargets {
     }
 
     /// Switches to the active log if it is newer than the target. Returns the target.
-    pub async fn switch_to_active(&self) -> Arc<AppendTarget> {
+    ///
+    /// At the deadline, a switch goes on for later appends, and the target is still the former one.
+    pub async fn switch_to_active(self: &Arc<Self>, deadline: Instant) -> Arc<AppendTarget> {
         let current = self.current();
         let newer = match &*self.active_log.borrow() {
             Some(log) if log.number > current.log.number => log.clone(),
             _ => return current,
         };
-        self.switch_to(newer).await
+        let this = Arc::clone(self);
+        let switching = tokio::spawn(async move { this.switch_to(newer).await });
+        match timeout_at(deadline, switching).await {
+            Ok(Ok(target)) => target,
+            Ok(Err(_)) | Err(_) => current,
+        }
     }
 
     async fn switch_to(&self, log: LogRef) -> Arc<AppendTarget> {

@@ -89,7 +89,13 @@ impl BoundsReader for KafkaBounds {
         let Ok(fetched) = timeout(HUNG_AFTER, fetched).await else {
             let this = self.clone();
             // A client that cannot be replaced now is replaced after the next request.
-            drop(tokio::task::spawn_blocking(move || this.replace(&client)));
+            let thread = std::thread::Builder::new().name("kafka-replace".into());
+            let replacing = thread.spawn(move || {
+                if let Err(error) = this.replace(&client) {
+                    tracing::warn!(%error, "failed to replace a kafka client that has stopped");
+                }
+            });
+            replacing.map_err(ReadError::unavailable)?;
             return Err(ReadError::unavailable("the kafka client has stopped"));
         };
         fetched.map_err(ReadError::unavailable)?.map_err(ReadError::unavailable)

@@ -13,6 +13,7 @@ use schemas::{LogNumber, Offset, PartitionId, RecordAddress};
 use tokio::sync::{OnceCell, mpsc};
 
 use super::KafkaConfig;
+use super::client_threads::create_client;
 use super::dead_letter_writer::address_headers;
 use super::keep_awake::keep_awake;
 use super::producer::{IdempotentProducer, Outgoing};
@@ -45,8 +46,8 @@ impl KafkaDeadLetterJournal {
 
     async fn producer(&self) -> Result<&Arc<IdempotentProducer>, AppendError> {
         let start =
-            async || IdempotentProducer::start(&self.config, self.config.dead_letters_topic());
-        let started = self.producer.get_or_try_init(start).await;
+            |config: &KafkaConfig| IdempotentProducer::start(config, config.dead_letters_topic());
+        let started = self.producer.get_or_try_init(|| create_client(&self.config, start)).await;
         started.map_err(|error| AppendError::Unavailable(error.to_string()))
     }
 }

@@ -11,6 +11,7 @@ use schemas::{BudgetId, LogRef, PartitionId};
 
 use super::KafkaConfig;
 use super::admin::{ADMIN_TIMEOUT, Admin, admin_options, with_admin};
+use super::client_threads::create_client;
 use super::producer::{IdempotentProducer, Outgoing};
 use super::seal::{SEALED_MAX_BYTES, probe_rejects_appends};
 use super::topic_error::MAX_MESSAGE_BYTES;
@@ -167,14 +168,15 @@ impl TopicMigrator {
     ///
     /// # Errors
     /// When the Kafka client cannot be created.
-    pub fn copier(&self, log: &LogRef) -> Result<LogCopier, TopicMigrationError> {
+    pub async fn copier(&self, log: &LogRef) -> Result<LogCopier, TopicMigrationError> {
         let config = KafkaConfig {
             delivery_timeout: COPY_DELIVERY_TIMEOUT,
             linger: COPY_LINGER,
             ..self.config.clone()
         };
-        let producer = IdempotentProducer::start(&config, log.topic.clone())
-            .map_err(TopicMigrationError::new)?;
+        let topic = log.topic.clone();
+        let start = |config: &KafkaConfig| IdempotentProducer::start(config, topic);
+        let producer = create_client(&config, start).await.map_err(TopicMigrationError::new)?;
         Ok(LogCopier { producer })
     }
 

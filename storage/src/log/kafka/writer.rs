@@ -5,6 +5,7 @@
 //! rejected is not in it, with one harmless exception: if an acknowledgement was lost, and the record was sent again
 //! after the topic was sealed, the record may be in both topics, with the same submission id.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,7 +29,7 @@ const SEALED_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Appends submissions to the newest log that is announced as active.
 pub struct KafkaLogWriter {
-    targets: AppendTargets,
+    targets: Arc<AppendTargets>,
 }
 
 impl KafkaLogWriter {
@@ -56,7 +57,8 @@ impl KafkaLogWriter {
         log: &LogRef,
         active_log: watch::Receiver<Option<LogRef>>,
     ) -> Result<Self, TopicError> {
-        Ok(Self { targets: AppendTargets::start(config, log.clone(), active_log)? })
+        let targets = AppendTargets::start(config, log.clone(), active_log)?;
+        Ok(Self { targets: Arc::new(targets) })
     }
 }
 
@@ -65,13 +67,13 @@ impl LogWriter for KafkaLogWriter {
     async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<RecordAddress, AppendError>> {
         let deadline = Instant::now() + SEALED_RETRY_TIMEOUT;
         let mut pause = SEALED_RETRY_DELAY;
-        let mut target = self.targets.switch_to_active().await;
+        let mut target = self.targets.switch_to_active(deadline).await;
         let mut results = target.append(records.iter()).await;
         while results.contains(&Err(AppendError::Sealed))
             && self.targets.wait_for_retry(target.number(), pause, deadline).await
         {
             pause *= 2;
-            target = self.targets.switch_to_active().await;
+            target = self.targets.switch_to_active(deadline).await;
             let is_rejected =
                 |(result, _): &(&mut Result<_, _>, _)| **result == Err(AppendError::Sealed);
             let rejected: Vec<_> = results.iter_mut().zip(&records).filter(is_rejected).collect();
