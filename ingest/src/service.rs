@@ -232,8 +232,11 @@ fn submission(
 
 /// Returns the id in the record: a keyed digest of one that is the person's id too, since the log has no person's id.
 fn recorded_id(persons: &BudgetPersonHasher, person: &PersonId, id: SubmissionId) -> SubmissionId {
-    let text = id.to_string();
-    if person.reveal() == text { persons.submission_id(Some(person), &text) } else { id }
+    // In any spelling.
+    match Uuid::try_parse(person.reveal()) {
+        Ok(uuid) if uuid == id.0 => persons.submission_id(Some(person), &id.to_string()),
+        Ok(_) | Err(_) => id,
+    }
 }
 
 fn new_submission_id() -> SubmissionId {

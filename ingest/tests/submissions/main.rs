@@ -170,6 +170,9 @@ async fn an_anonymous_submission_is_a_new_person_whose_location_works() {
     // The person's id is the same submission id also where the client names the person.
     let same_id = [("idempotency-key", id.as_str())];
     harness.delete(&location, &same_id).await.problem(422, "key-reused");
+    let spelling = format!("{SUBMISSIONS}/{}", id.to_uppercase());
+    harness.delete(&spelling, &same_id).await.accepted();
+    assert_ne!(recorded_id(&harness, 4).0, uuid);
 }
 
 fn recorded_id(harness: &Harness, index: usize) -> SubmissionId {

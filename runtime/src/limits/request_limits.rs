@@ -118,7 +118,7 @@ impl RequestLimits {
             .then(|| match is_trusted {
                 // Persons behind a trusted client are not its organisation.
                 true => authenticator.service_organisation(&request.headers),
-                false => authenticator.organisation(&request.headers, now_ms() / 1_000),
+                false => authenticator.person_organisation(&request.headers, now_ms() / 1_000),
             })
             .flatten();
         Applicable { class, network, organisation, policies }

@@ -85,15 +85,12 @@ impl Authenticator {
         &self.0.admin
     }
 
-    /// Returns the organisation of a request's token, a service's or the identity provider's; `None` without a valid
-    /// token that names one.
+    /// Returns the organisation of a token of the identity provider; `None` without a valid one that names an
+    /// organisation.
     ///
     /// For limits alone: an invalid token is refused, and counted, by the route that takes it.
-    pub(crate) fn organisation(&self, headers: &HeaderMap, now_s: u64) -> Option<Arc<str>> {
+    pub(crate) fn person_organisation(&self, headers: &HeaderMap, now_s: u64) -> Option<Arc<str>> {
         let token = bearer_token(headers)?;
-        if let Some(holder) = self.0.admin.find_by_token(token) {
-            return holder.service().organisation.clone();
-        }
         self.0.tokens.as_ref()?.verify(token, now_s).ok()?.organisation.map(Arc::from)
     }
 

@@ -216,8 +216,9 @@ fn a_service_has_the_budgets_and_the_organisation_of_its_line() {
     assert_eq!(acts_in, [true, true, false, false, false]);
     let mut headers = http::HeaderMap::new();
     headers.insert(AUTHORIZATION, format!("Bearer {SUBMITTER}").parse().unwrap());
-    assert_eq!(authenticator.organisation(&headers, NOW_S).as_deref(), Some("town"));
-    assert_eq!(authenticator.organisation(&http::HeaderMap::new(), NOW_S), None);
+    assert_eq!(authenticator.service_organisation(&headers).as_deref(), Some("town"));
+    assert_eq!(authenticator.service_organisation(&http::HeaderMap::new()), None);
+    assert_eq!(authenticator.person_organisation(&headers, NOW_S), None);
 }
 
 #[test]

@@ -95,17 +95,18 @@ impl AppendTargets {
             _ => return current,
         };
         let this = Arc::clone(self);
-        let switching = tokio::spawn(async move { this.switch_to(newer).await });
+        let switching = tokio::spawn(async move { this.switch_to(newer, deadline).await });
         match timeout_at(deadline, switching).await {
             Ok(Ok(target)) => target,
-            Ok(Err(_)) | Err(_) => current,
+            Ok(Err(_)) | Err(_) => self.current(),
         }
     }
 
-    async fn switch_to(&self, log: LogRef) -> Arc<AppendTarget> {
+    /// Does not begin after the deadline: its append has been answered.
+    async fn switch_to(&self, log: LogRef, deadline: Instant) -> Arc<AppendTarget> {
         let _guard = self.switching.lock().await;
         let current = self.current();
-        if current.log.number >= log.number {
+        if current.log.number >= log.number || Instant::now() >= deadline {
             return current;
         }
         let next = log.clone();
