@@ -97,6 +97,8 @@ export function mustAsk(pending, now) {
 export function makeSender({ urls, store, show, surroundings = browserSurroundings() }) {
   const { fetch, now, random, sleep } = surroundings;
   let personReady = false;
+  /** @type {Promise<Response> | null} */
+  let preparing = null;
   /** @type {{now?: () => void}} */
   let wake = {};
   let earliestAt = 0;
@@ -121,10 +123,14 @@ export function makeSender({ urls, store, show, surroundings = browserSurroundin
     }
   }
 
-  /** Has the server set the person's cookie; once a page. */
+  /**
+   * Has the server set the person's cookie; once a page. Two requests at once would be two persons, and the answer of the
+   * first would become nobody's.
+   */
   async function preparePerson() {
     if (personReady) return null;
-    const response = await post(urls.person);
+    preparing ??= post(urls.person).finally(() => (preparing = null));
+    const response = await preparing;
     if (!response.ok) return response;
     personReady = true;
     return null;

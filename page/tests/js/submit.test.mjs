@@ -25,6 +25,12 @@ test("the cookie is asked for before the first send, once", async () => {
   assert.deepEqual(requests.map(({ name }) => name), ["person", "submit", "submit"]);
 });
 
+test("a send during the first edit's request for the cookie waits for it, and is the same person", async () => {
+  const { sender, requests } = arrange([accepted("1.0")]);
+  await Promise.all([sender.prepare(), sender.send("submit", VALUES)]);
+  assert.deepEqual(requests.map(({ name }) => name), ["person", "submit"]);
+});
+
 test("every retry has the key of the first try", async () => {
   const { sender, submissions, steps, store } = arrange([
     new TypeError("network"), problem(503, "unavailable"), problem(500, "internal"), problem(429, "rate-limited"),
