@@ -10,7 +10,8 @@
 //! | `history` | what the pages show of a budget's history |
 //! | `html` | the pages |
 //! | `mail` | the mail with a one-time code |
-//! | `assets`, `gzip` | style sheet and scripts, embedded under one digest |
+//! | `assets` | style sheet and scripts, embedded under one digest |
+//! | `gzip` | compression |
 //!
 //! `api` serves the pages, `ingest` takes their forms; both use `form`, so that they agree.
 
@@ -26,4 +27,4 @@ pub mod number;
 pub mod texts;
 pub mod view;
 
-pub use gzip::gzip;
+pub use gzip::{gzip, gzip_fast};

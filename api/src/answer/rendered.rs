@@ -40,13 +40,6 @@ impl Readers {
             Self::One => 1,
         }
     }
-
-    const fn gzip_level(self) -> flate2::Compression {
-        match self {
-            Self::Many => flate2::Compression::new(6),
-            Self::One => flate2::Compression::fast(),
-        }
-    }
 }
 
 /// A rendered body and its ETag. [`accepted_by`](Self::accepted_by) makes each compressed form at its first use, and
@@ -135,12 +128,10 @@ impl Rendered {
 fn compress(coding: ContentCoding, body: &[u8], readers: Readers) -> io::Result<Vec<u8>> {
     match coding {
         ContentCoding::Identity => Ok(body.to_vec()),
-        ContentCoding::Gzip => {
-            let out = Vec::with_capacity(body.len() / 3);
-            let mut encoder = flate2::write::GzEncoder::new(out, readers.gzip_level());
-            encoder.write_all(body)?;
-            encoder.finish()
-        }
+        ContentCoding::Gzip => Ok(match readers {
+            Readers::Many => page::gzip(body),
+            Readers::One => page::gzip_fast(body),
+        }),
         ContentCoding::Zstd => zstd::bulk::compress(body, readers.zstd_level()),
         ContentCoding::Brotli => {
             let out = Vec::with_capacity(body.len() / 3);

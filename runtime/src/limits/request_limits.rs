@@ -100,10 +100,8 @@ impl RequestLimits {
             self.0.policies.iter().filter(of_class).cloned().collect();
         // Almost no reader has a token: it is looked at only if a policy could apply.
         let is_trusted = !policies.is_empty() && authenticator.admin().trusts(request);
-        if !policies.is_empty() {
-            let clients = if is_trusted { ClientClass::Trusted } else { ClientClass::Public };
-            policies.retain(|policy| policy.clients == clients);
-        }
+        let clients = if is_trusted { ClientClass::Trusted } else { ClientClass::Public };
+        policies.retain(|policy| policy.clients == clients);
         if !network.is_known() {
             let count = policies.len();
             policies.retain(|policy| policy.scope != Scope::Address);
